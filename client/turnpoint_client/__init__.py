@@ -1,0 +1,1 @@
+"""Client of the Turnpoint negative-sampling service."""

@@ -1,0 +1,1 @@
+"""The mathematics of generated negatives: schedules, denoisers, the reverse chain, samplers."""

@@ -1,0 +1,1 @@
+"""The FastAPI application that serves transition-point negatives."""

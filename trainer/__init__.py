@@ -1,0 +1,1 @@
+"""Co-learning of encoder and diffusion model, evaluation, and publishing."""

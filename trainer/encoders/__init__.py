@@ -1,0 +1,1 @@
+"""Encoders that embed users and items, behind one protocol."""

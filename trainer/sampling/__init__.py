@@ -1,0 +1,1 @@
+"""Baseline samplers that pick negatives among the catalogue's items."""
