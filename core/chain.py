@@ -1,0 +1,162 @@
+"""The collapsed reverse chain (ADAR Eq. 9-10; method 3).
+
+With eps_theta = gamma * x_t + eta every reverse step is affine, so the chain from z ~ N(0, I) is
+
+    x_t = A_t z + B_t,        A_T = 1, B_T = 0
+    A_{t-1} = m_t A_t,        m_t = (1 - c_t gamma_t) / sqrt(alpha_t)
+    B_{t-1} = m_t B_t + n_t,  n_t = -c_t eta_t / sqrt(alpha_t)
+    with c_t = (1 - alpha_t) / sqrt(1 - abar_t)
+
+and x_t | u ~ N(B_t, diag(A_t^2)) exactly. With ancestral noise of variance sigma_t^2 the variance
+obeys V_{t-1} = m_t^2 V_t + sigma_t^2 (none is added on reaching t = 0, where sigma_1^2 = 0).
+
+`reverse` walks the chain; the three functions below it say where to stop: at a known step
+(`at_step`), where the expected score first meets a threshold (`at_threshold`), or at several steps
+at once (`at_mean_of_steps`). Everything is in the standardised space of the denoiser.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from core.denoiser import Denoiser
+from core.schedule import Schedule
+
+
+class Step(NamedTuple):
+    """The law of x_t, and how it came from x_{t+1} = (x_t - shift - fresh noise) / factor."""
+
+    t: int
+    mean: Float[Tensor, "B d"]
+    variance: Float[Tensor, "B d"]
+    factor: Float[Tensor, "B d"] | float
+
+
+Steps = Iterator[Step]
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of one generated sample per row: N(mean, diag(std^2)).
+
+    Attributes:
+        transition: (B,) int64, t*.
+        mean: (B, d).
+        std: (B, d), >= 0.
+    """
+
+    transition: Int[Tensor, " B"]
+    mean: Float[Tensor, "B d"]
+    std: Float[Tensor, "B d"]
+
+    def scaled(self, scale: Tensor | float) -> "Law":
+        """The law of `scale * x`."""
+        return Law(self.transition, self.mean * scale, self.std * scale)
+
+    def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, "B n d"]:
+        """n independent samples per row."""
+        rows, dim = self.mean.shape
+        noise = torch.randn(
+            rows, n, dim, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return noise.mul_(self.std.unsqueeze(1)).add_(self.mean.unsqueeze(1))
+
+
+def reverse(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    condition: Float[Tensor, "B d"],
+    *,
+    stop: int = 0,
+    ancestral: bool = False,
+) -> Steps:
+    """The laws of x_T, x_{T-1}, ..., x_stop.
+
+    Args:
+        denoiser: predicts (gamma, eta).
+        schedule: float64 tables; each coefficient is computed there and cast once.
+        condition: (B, d) standardised user embeddings.
+        stop: the smallest step wanted, in [0, T].
+        ancestral: add the posterior's noise at every step, as DDPM does; Eq. 10 adds none.
+    """
+    prepared = denoiser.prepare(condition)
+    sigma2 = schedule.ancestral_variance.tolist()
+    alpha, alpha_bar = schedule.alpha.tolist(), schedule.alpha_bar.tolist()
+    mean, variance = torch.zeros_like(condition), torch.ones_like(condition)
+    yield Step(schedule.num_steps, mean, variance, 1.0)
+    for t in range(schedule.num_steps, stop, -1):
+        gamma, eta = denoiser.coefficients(t, prepared)
+        c = (1 - alpha[t]) / (1 - alpha_bar[t]) ** 0.5
+        m = (1 - c * gamma) / alpha[t] ** 0.5
+        mean = m * mean - (c / alpha[t] ** 0.5) * eta
+        variance = m.square() * variance
+        if ancestral:
+            variance = variance + sigma2[t]
+        yield Step(t - 1, mean, variance, m)
+
+
+def at_step(steps: Steps, transition: Int[Tensor, " B"]) -> Law:
+    """The law of x_{t*}, t* known beforehand; `steps` must reach down to min(t*)."""
+    first = next(steps)  # x_T
+    mean, variance = first.mean, first.variance
+    for step in steps:
+        here = (transition == step.t).unsqueeze(-1)
+        mean = torch.where(here, step.mean, mean)
+        variance = torch.where(here, step.variance, variance)
+    return Law(transition, mean, variance.sqrt())
+
+
+def at_threshold(
+    steps: Steps,
+    users: Float[Tensor, "B d"],
+    threshold: Float[Tensor, " B"],
+    quantile: float = 0.0,
+) -> Law:
+    """The law at the smallest t whose score is at most `threshold` (method, rule `exact`).
+
+    The score <e_u, x_t> of a generated sample is N(<e_u, B_t>, sum e_u^2 A_t^2). The rule compares
+    mean + quantile * deviation, in standard deviations; 0 compares the expected score.
+
+    Args:
+        steps: the chain down to 0.
+        users: (B, d) such that <users, x_t> is the score (the caller puts the scales in).
+        threshold: (B,) mu-; where no step meets it, t* = T.
+        quantile: of N(0, 1), may be infinite: -inf gives t* = 0 and +inf gives t* = T.
+    """
+    first = next(steps)  # x_T
+    mean, variance = first.mean, first.variance
+    transition = torch.full(users.shape[:1], first.t, device=users.device)
+    squared = users.square()
+    for step in steps:
+        score = (users * step.mean).sum(-1)
+        deviation = (squared * step.variance).sum(-1).sqrt()
+        bound = score if quantile == 0 else score + quantile * deviation
+        met = bound <= threshold
+        transition = torch.where(met, step.t, transition)
+        mean = torch.where(met.unsqueeze(-1), step.mean, mean)
+        variance = torch.where(met.unsqueeze(-1), step.variance, variance)
+    return Law(transition, mean, variance.sqrt())
+
+
+def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
+    """The law of the mean of x_t over `stops`, states of one and the same chain (rule `mixed`).
+
+    (x_t, S), S the running sum, is jointly Gaussian: V, C = Cov(x_t, S) and W = Var(S) follow by
+    one affine step each, with or without ancestral noise.
+    """
+    first = next(steps)  # x_T
+    total, spread, cross = (torch.zeros_like(first.mean) for _ in range(3))
+    for step in itertools.chain([first], steps):
+        cross = step.factor * cross
+        for _ in range(stops.count(step.t)):
+            total = total + step.mean
+            spread = spread + 2 * cross + step.variance
+            cross = cross + step.variance
+    k = len(stops)
+    transition = torch.full((len(total),), round(sum(stops) / k), device=total.device)
+    return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)

@@ -1,0 +1,25 @@
+"""The methods that generate negatives, one file each."""
+
+from typing import Any
+
+from core.errors import ConfigError
+from core.samplers.adar import ADAR, ADARConfig
+from core.samplers.base import NegativeSampler, Query
+
+METHODS = ("adar",)
+
+__all__ = ["ADAR", "METHODS", "ADARConfig", "NegativeSampler", "Query", "rebuild"]
+
+
+def rebuild(method: str, config: dict[str, Any]) -> ADAR:
+    """An untrained sampler of the given method, from the config that its manifest holds.
+
+    Raises:
+        ConfigError: unknown method, or a config that does not fit it.
+    """
+    if method != ADAR.method:
+        raise ConfigError(f"method = {method!r}; known: {', '.join(METHODS)}")
+    try:
+        return ADAR(ADARConfig.from_dict(config))
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"config does not fit method {method!r}: {error}") from error

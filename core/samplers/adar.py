@@ -1,0 +1,207 @@
+"""ADAR, Adaptive Diffusion-based Augmentation for Recommendation (2026): Algorithm 1's diffusion."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core import chain, transition
+from core.chain import Law
+from core.denoiser import Denoiser, FiLMDenoiser, MomentHead
+from core.errors import ConfigError
+from core.losses import DiffusionLoss, diffusion_loss
+from core.samplers.base import Query
+from core.schedule import make_schedule
+from core.transition import Transition
+
+DENOISERS = ("film", "moment")
+EMA_BATCHES = 100  # the running scales remember about this many batches
+TINY = (
+    1e-12  # RMS of an all-zero batch; far below any trained table (1e-3..10), above float32's 1e-38
+)
+
+
+@dataclass(frozen=True)
+class ADARConfig:
+    """Everything that shapes an ADAR sampler; saved in the manifest.
+
+    Attributes:
+        dim: d, of user and item embeddings.
+        num_steps: T; the paper takes 50 for collaborative filtering, 20 for sequences.
+        schedule: linear, cosine or sigmoid.
+        denoiser: `film` (Eq. 7) or `moment` (its closed form, method 3.3).
+        hidden: width of the denoiser's hidden layer.
+        reconstruction: reading of Eq. 8's second term, `one_step` or `chain`.
+        standardize: divide x_0 and condition by running RMS values; False is the literal paper.
+        ancestral: add the posterior's noise in the reverse chain; Eq. 10 adds none.
+        transition: the default rule for t*.
+    """
+
+    dim: int
+    num_steps: int = 50
+    schedule: str = "linear"
+    denoiser: str = "film"
+    hidden: int = 128
+    reconstruction: str = "one_step"
+    standardize: bool = True
+    ancestral: bool = False
+    transition: Transition = field(default_factory=Transition)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ADARConfig":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "transition": Transition(**values["transition"])})
+
+
+class ADAR(nn.Module):
+    """Generates, for each (user, positive), the sample at the transition point.
+
+    Running scales (moments over recent training batches) are part of the checkpoint:
+    `user_rms`, `item_rms` standardise the embeddings, `score_mean`, `score_std` serve the rule
+    `calibrated`, and `negative_score`, the mean score of sampled negatives, is mu- where the caller
+    gives none.
+
+    Raises:
+        ConfigError: unknown denoiser or schedule, or a size out of range.
+    """
+
+    method: ClassVar[str] = "adar"
+    inputs: ClassVar[tuple[str, ...]] = ("users", "positives", "threshold")
+
+    denoiser: Denoiser
+    user_rms: Tensor
+    item_rms: Tensor
+    score_mean: Tensor
+    score_std: Tensor
+    negative_score: Tensor
+    batches: Tensor
+
+    def __init__(self, config: ADARConfig) -> None:
+        super().__init__()
+        if config.dim < 1 or config.hidden < 1:
+            raise ConfigError(f"dim = {config.dim}, hidden = {config.hidden}; both must be >= 1")
+        if config.denoiser not in DENOISERS:
+            known = ", ".join(DENOISERS)
+            raise ConfigError(f"denoiser = {config.denoiser!r}; known: {known}")
+        self.config = config
+        self.transition = config.transition
+        self.schedule = make_schedule(config.schedule, config.num_steps)
+        kind = FiLMDenoiser if config.denoiser == "film" else MomentHead
+        self.denoiser = kind(self.schedule, config.dim, config.hidden)
+        for name, value in _UNIT_SCALES.items():
+            self.register_buffer(name, torch.tensor(value))
+        self.register_buffer("batches", torch.tensor(0))
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.config.dim
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.config.num_steps
+
+    def summary(self) -> dict[str, Any]:
+        """The manifest's account of this sampler."""
+        return {
+            "schedule": self.config.schedule,
+            "denoiser": self.config.denoiser,
+            "scales": {name: float(getattr(self, name)) for name in _UNIT_SCALES},
+            "transition": asdict(self.config.transition),
+            "sampler": asdict(self.config),
+        }
+
+    @torch.no_grad()
+    def observe(
+        self,
+        users: Float[Tensor, "B d"],
+        positives: Float[Tensor, "B d"],
+        negatives: Float[Tensor, "B d"],
+    ) -> None:
+        """Move the running scales towards this batch; a plain mean until `EMA_BATCHES` are seen."""
+        self.batches += 1
+        rate = 1 / self.batches.clamp(max=EMA_BATCHES)
+        score = (users * positives).sum(-1)
+        deviation = score - self.score_mean.lerp(score.mean(), rate)
+        if self.config.standardize:
+            _move(self.user_rms, users.square().mean(), rate)
+            _move(self.item_rms, positives.square().mean(), rate)
+        _move(self.score_std, deviation.square().mean(), rate)
+        self.score_mean.lerp_(score.mean(), rate)
+        self.negative_score.lerp_((users * negatives).sum(-1).mean(), rate)
+
+    def loss(
+        self,
+        users: Float[Tensor, "B d"],
+        positives: Float[Tensor, "B d"],
+        generator: torch.Generator,
+    ) -> DiffusionLoss:
+        """Eq. 8 on standardised, detached embeddings."""
+        return diffusion_loss(
+            self.denoiser,
+            self.schedule,
+            positives.detach() / self.item_rms,
+            users.detach() / self.user_rms,
+            generator,
+            reconstruction=self.config.reconstruction,
+        )
+
+    @torch.no_grad()
+    def law(self, query: Query, generator: torch.Generator) -> Law:
+        """The law of x_{d,t*} (Algorithm 1, lines 11-16) in the encoder's own units.
+
+        Args:
+            query: users and positives (B, d), float32, and the rule.
+            generator: draws t* for the rule `random`; untouched by the others.
+        """
+        rule, steps = query.transition, self.num_steps
+        score = (query.users * query.positives).sum(-1)
+        threshold = query.threshold
+        if threshold is None:
+            threshold = self.negative_score.expand_as(score)
+        match rule.rule:
+            case "exact":
+                users = query.users * self.item_rms
+                quantile = transition.hardness_quantile(rule.hardness)
+                law = chain.at_threshold(self._reverse(query, 0), users, threshold, quantile)
+                return law.scaled(self.item_rms)
+            case "mixed":
+                stops = transition.mixed_stops(steps)
+                law = chain.at_mean_of_steps(self._reverse(query, min(stops)), stops)
+                return law.scaled(self.item_rms)
+            case "score_aware":
+                t_star = transition.score_aware(score, steps, rule.omega, rule.k)
+            case "calibrated":
+                t_star = transition.calibrated(
+                    score, self.score_mean, self.score_std, steps, rule.omega, rule.k
+                )
+            case "theorem":
+                t_star = transition.theorem(score, threshold, self.schedule.alpha_bar)
+            case "random":
+                t_star = transition.random(len(score), steps, generator, score.device)
+            case "fixed":
+                t_star = torch.full_like(score, transition.fixed(steps, rule.hardness)).long()
+        law = chain.at_step(self._reverse(query, int(t_star.min())), t_star)
+        return law.scaled(self.item_rms)
+
+    def _reverse(self, query: Query, stop: int) -> chain.Steps:
+        condition = query.users / self.user_rms
+        return chain.reverse(
+            self.denoiser, self.schedule, condition, stop=stop, ancestral=self.config.ancestral
+        )
+
+
+_UNIT_SCALES = {
+    "user_rms": 1.0,
+    "item_rms": 1.0,
+    "score_mean": 0.0,
+    "score_std": 1.0,
+    "negative_score": 0.0,
+}
+
+
+def _move(rms: Tensor, mean_square: Tensor, rate: Tensor) -> None:
+    rms.copy_(rms.square().lerp(mean_square, rate).sqrt().clamp_min(TINY))
