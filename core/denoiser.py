@@ -9,7 +9,7 @@ in float64 and cast once.
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ Coefficients = tuple[Float[Tensor, "B d"], Float[Tensor, "B d"]]
 Prepared = tuple[Tensor, ...]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """What the chain and the loss need of a noise predictor."""
 

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import fsspec
 
@@ -35,6 +35,7 @@ LATEST = "LATEST"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+@runtime_checkable
 class Store(Protocol):
     """Files under one root. Paths are relative, with forward slashes."""
 

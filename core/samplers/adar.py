@@ -1,4 +1,4 @@
-"""ADAR, Adaptive Diffusion-based Augmentation for Recommendation (2026): Algorithm 1's diffusion."""
+"""ADAR: Adaptive Diffusion-based Augmentation for Recommendation (2026), Algorithm 1."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar

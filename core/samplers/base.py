@@ -1,7 +1,7 @@
 """What every method's sampler is to the trainer and to the service."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class Query:
     threshold: Float[Tensor, " B"] | None = None
 
 
+@runtime_checkable
 class NegativeSampler(Protocol):
     """A generative sampler with a law in closed form; an `nn.Module` whose state is its checkpoint.
 

@@ -1,0 +1,127 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.checkpoint import pack, unpack
+from core.errors import CheckpointCorruptError, CheckpointMissingError, ConfigError
+from core.registry import LocalStore, Registry
+from tests.core.samplers.test_adar import make_sampler
+
+_counter = itertools.count()
+
+
+@pytest.fixture(params=["local", "remote"])
+def registry(request, tmp_path) -> Registry:
+    if request.param == "local":
+        return Registry(tmp_path / "registry")
+    return Registry(f"memory://registry-{next(_counter)}")
+
+
+def test_an_empty_registry_has_nothing(registry):
+    assert registry.models() == []
+    assert registry.versions("demo") == []
+    assert registry.live("demo") is None
+
+
+def test_publish_makes_live_and_keeps_the_old(registry):
+    first = registry.publish("demo", pack(make_sampler(), metrics={"recall@20": 0.1}))
+    second = registry.publish("demo", pack(make_sampler(num_steps=10)))
+    assert registry.models() == ["demo"]
+    assert registry.versions("demo") == [first, second]
+    assert registry.live("demo") == second
+    assert registry.manifest("demo", first).metrics == {"recall@20": 0.1}
+    sampler, _ = unpack(registry.read("demo", second))
+    assert sampler.num_steps == 10
+    registry.set_live("demo", first)
+    assert registry.live("demo") == first
+
+
+def test_the_same_version_is_never_overwritten(registry):
+    packed = pack(make_sampler())
+    registry.publish("demo", packed)
+    with pytest.raises(FileExistsError):
+        registry.publish("demo", packed)
+
+
+def test_a_bad_checkpoint_is_not_published(registry):
+    packed = pack(make_sampler())
+    with pytest.raises(CheckpointCorruptError):
+        registry.publish("demo", type(packed)(packed.weights[:-1], packed.manifest))
+    assert registry.versions("demo") == []
+    assert registry.live("demo") is None
+
+
+def test_missing_versions_are_named(registry):
+    version = registry.publish("demo", pack(make_sampler()))
+    for action in (registry.read, registry.manifest, registry.set_live):
+        with pytest.raises(CheckpointMissingError, match=f"no version 'v0'.*latest: {version}"):
+            action("demo", "v0")
+    assert registry.live("demo") == version
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "../../etc", "a" * 129, "é", "a\n"])
+def test_names_cannot_climb_out(registry, name):
+    for action in (registry.versions, registry.live):
+        with pytest.raises(ConfigError, match="is no model or version name"):
+            action(name)
+    with pytest.raises(ConfigError, match="is no model or version name"):
+        registry.read("demo", name)
+
+
+def test_a_version_without_manifest_is_none(registry):
+    registry.publish("demo", pack(make_sampler()))
+    registry.store.create("demo/half", {"model.safetensors": b"x"})
+    assert len(registry.versions("demo")) == 1
+    with pytest.raises(CheckpointMissingError):
+        registry.set_live("demo", "half")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    store = LocalStore(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.create("demo/v1", {"a": b"1"})
+    assert store.folders("demo") == []
+    assert list((tmp_path / "demo").iterdir()) == []
+
+
+PUBLISH_FOREVER = """
+import sys
+from core.checkpoint import pack
+from core.registry import Registry
+from core.samplers import ADAR, ADARConfig
+registry = Registry(sys.argv[1])
+sampler = ADAR(ADARConfig(dim=8, hidden=8, num_steps=5)).eval()
+while True:
+    registry.publish("demo", pack(sampler))
+    print(".", flush=True)
+"""
+
+
+def test_killed_while_publishing_the_registry_is_whole(tmp_path):
+    """`kill -9` at five moments: whatever is listed loads, and LATEST names one of them."""
+    registry = Registry(tmp_path)
+    for moment in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", PUBLISH_FOREVER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.read(2)
+            time.sleep(0.007 * moment)
+            process.send_signal(signal.SIGKILL)
+        versions = registry.versions("demo")
+        assert registry.live("demo") in versions
+        for version in versions:
+            unpack(registry.read("demo", version))
