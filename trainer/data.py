@@ -10,6 +10,7 @@ from jaxtyping import Int64, Shaped
 from core.errors import DataError
 from trainer import synthetic
 from trainer.readers import Pairs, read_pairs
+from trainer.split import split_off_test, split_off_valid
 
 HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix
 TRAIN = re.compile(r"(?:.*\.)?train")
@@ -29,6 +30,9 @@ class Interactions:
         user_labels: str [U], the file's own id of each user.
         item_labels: str [I], the file's own id of each item.
         extra_tests: further held-out files of a directory, by name; not in train or valid.
+
+    Raises:
+        DataError: pairs that do not ascend by user, or an id out of range.
     """
 
     name: str
@@ -40,6 +44,19 @@ class Interactions:
     user_labels: Shaped[np.ndarray, "U"]
     item_labels: Shaped[np.ndarray, "I"]
     extra_tests: dict[str, Int64[np.ndarray, "_ 2"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        splits = {"train": self.train, "valid": self.valid, "test": self.test, **self.extra_tests}
+        for name, pairs in splits.items():
+            if np.any(np.diff(pairs[:, 0]) < 0):
+                raise DataError(
+                    f"{self.name}, {name}: pairs must ascend by user; sort them, stably"
+                )
+            if np.any((pairs < 0) | (pairs >= [self.num_users, self.num_items])):
+                raise DataError(
+                    f"{self.name}, {name}: users must be in [0, {self.num_users}) and items in "
+                    f"[0, {self.num_items})"
+                )
 
     def describe(self) -> str:
         """One line for people: sizes, density, and the share of the most popular tenth of items."""
@@ -84,68 +101,14 @@ def load(
     """
     if path is None:
         users, items = synthetic.generate(seed=seed).T.astype(str).tolist()
-        return _from_parts("synthetic", {"all": (users, items)}, seed, test_fraction, valid_fraction)
+        return _from_parts(
+            "synthetic", {"all": (users, items)}, seed, test_fraction, valid_fraction
+        )
     if path.is_dir():
         parts = {name: read_pairs(file) for name, file in _files(path).items()}
     else:
         parts = {"all": read_pairs(path)}
     return _from_parts(path.stem, parts, seed, test_fraction, valid_fraction)
-
-
-def split_off_test(
-    pairs: Int64[np.ndarray, "N 2"], fraction: float, rng: np.random.Generator
-) -> tuple[Int64[np.ndarray, "rest 2"], Int64[np.ndarray, "test 2"]]:
-    """Holds out a random part of every user's pairs.
-
-    Of n pairs, `fraction` * n are held out, rounded to the nearest whole number (halves up), but at
-    most n - 1: at 0.2 a user of 1 or 2 pairs has no test pair, one of 3 to 7 has one.
-
-    Args:
-        pairs: int64 [N, 2], by user.
-        fraction: in [0, 1).
-        rng: chooses the pairs.
-
-    Returns:
-        int64, what stays and what is held out, both in the order of `pairs`.
-    """
-    counts = np.bincount(pairs[:, 0])
-    quota = np.minimum(np.floor(fraction * counts + 0.5).astype(np.int64), np.maximum(counts - 1, 0))
-    return _hold_out(pairs, quota, rng)
-
-
-def split_off_valid(
-    pairs: Int64[np.ndarray, "N 2"], fraction: float, rng: np.random.Generator
-) -> tuple[Int64[np.ndarray, "rest 2"], Int64[np.ndarray, "valid 2"]]:
-    """Holds out one random pair of some users, to choose by at little cost in training data.
-
-    Args:
-        pairs: int64 [N, 2], by user.
-        fraction: of N, in [0, 1): so many users, chosen at random among those of at least 3 pairs,
-            or all of those where they are fewer.
-        rng: chooses the users and the pairs.
-
-    Returns:
-        int64, what stays and what is held out, both in the order of `pairs`.
-    """
-    counts = np.bincount(pairs[:, 0])
-    eligible = np.flatnonzero(counts >= 3)
-    wanted = min(int(np.floor(fraction * len(pairs) + 0.5)), len(eligible))
-    quota = np.zeros_like(counts)
-    quota[rng.choice(eligible, size=wanted, replace=False)] = 1
-    return _hold_out(pairs, quota, rng)
-
-
-def _hold_out(
-    pairs: np.ndarray, quota: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Holds out `quota[u]` pairs of each user u: those that come first in a random order."""
-    users = pairs[:, 0]
-    order = np.lexsort((rng.random(len(pairs)), users))
-    counts = np.bincount(users)
-    place = np.arange(len(pairs)) - (np.cumsum(counts) - counts)[users[order]]
-    held = np.empty(len(pairs), dtype=bool)
-    held[order] = place < quota[users[order]]
-    return pairs[~held], pairs[held]
 
 
 def _files(directory: Path) -> dict[str, Path]:

@@ -52,12 +52,13 @@ def evaluate(
     held, masked = _pairs(interactions, split)
     users_table, items_table = users_table.float(), items_table.float()
     users, sizes = np.unique(held[:, 0], return_counts=True)
-    depth = min(max(ks), len(items_table) - 1) + 1
+    depth = min(max(ks) + 1, len(items_table))
     step = max(1, CELLS // len(items_table))
-    ranks = [
-        _ranks(users_table, items_table, users[start : start + step], held, masked, depth)
-        for start in range(0, len(users), step)
-    ]
+    ranks = []
+    for start in range(0, len(users), step):
+        chunk = users[start : start + step]
+        scores = users_table[torch.from_numpy(chunk).to(users_table.device)] @ items_table.T
+        ranks.append(_ranks(scores, _rows(chunk, held), _rows(chunk, masked), depth))
     row = np.repeat(np.arange(len(users)), sizes)
     rank = torch.cat(ranks).cpu().numpy()
     gain = 1.0 / np.log2(np.arange(1, max(ks) + 1) + 1.0)
@@ -73,40 +74,40 @@ def evaluate(
 
 
 def _ranks(
-    users_table: Tensor,
-    items_table: Tensor,
-    users: np.ndarray,
-    held: np.ndarray,
-    masked: np.ndarray,
-    depth: int,
+    scores: Float[Tensor, "C I"], held: np.ndarray, masked: np.ndarray, depth: int
 ) -> Int64[Tensor, "H"]:
-    """Ranks of the held-out items of some consecutive users; those beyond the cut-offs are large.
+    """Ranks of the held-out items of C users; those of `depth` and beyond are not exact.
 
-    Only the `depth` best scores of a user are needed: an item's rank is the number of them that are
-    at least its own score, unless all are, and then it is too far down to count.
+    An item's rank is the number of scores, its own included, that are at least its own. Counting
+    among the `depth` best is enough to know every rank below `depth`.
+
+    Args:
+        scores: float32 [C, I]; altered in place.
+        held: int64 [H, 2], (row of `scores`, item).
+        masked: int64 [M, 2], the same, what is left out of the ranking.
+        depth: one more than the largest cut-off, or I where that is less.
+
+    Returns:
+        int64 [H].
     """
-    device = users_table.device
-    scores = users_table[torch.from_numpy(users).to(device)] @ items_table.T
+    held_at, masked_at = (
+        torch.from_numpy(pairs).to(scores.device).unbind(1) for pairs in (held, masked)
+    )
     scores.masked_fill_(scores.isnan(), -torch.inf)
-    row, item = _of(users, masked, device)
-    scores[row, item] = -torch.inf
-    row, item = _of(users, held, device)
-    own = scores[row, item]
+    scores[masked_at] = -torch.inf
+    own = scores[held_at]
     best = scores.topk(depth, sorted=False).values
-    rank = (best[row] >= own[:, None]).sum(1)
-    unranked = (own == -torch.inf) | ((rank == depth) & (depth < len(items_table)))
-    return rank.masked_fill(unranked, torch.iinfo(torch.int64).max)
+    rank = (best[held_at[0]] >= own[:, None]).sum(1)
+    return rank.masked_fill(own == -torch.inf, torch.iinfo(rank.dtype).max)
 
 
-def _of(
-    users: np.ndarray, pairs: np.ndarray, device: torch.device
-) -> tuple[Int64[Tensor, "P"], Int64[Tensor, "P"]]:
-    """The pairs of these users, as (row in `users`, item); both arguments ascend by user."""
+def _rows(users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The pairs of these users as [P, 2] (row in `users`, item); both arguments ascend by user."""
     low, high = np.searchsorted(pairs[:, 0], [users[0], users[-1] + 1])
     mine = pairs[low:high]
-    row = np.minimum(np.searchsorted(users, mine[:, 0]), len(users) - 1)
+    row = np.searchsorted(users, mine[:, 0])
     kept = users[row] == mine[:, 0]
-    return torch.from_numpy(row[kept]).to(device), torch.from_numpy(mine[kept, 1]).to(device)
+    return np.stack([row[kept], mine[kept, 1]], axis=1)
 
 
 def _pairs(interactions: Interactions, split: str) -> tuple[np.ndarray, np.ndarray]:

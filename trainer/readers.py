@@ -6,8 +6,8 @@
     .parquet        columns of those names
     .npy            whole numbers [N, 2]
 
-Where the first line's ids are whole numbers, so must all be; a line that breaks this, or that cannot
-be read, is refused with its number and its text.
+Where the first line's ids are whole numbers, so must all be; a line that breaks this, or that
+cannot be read, is refused with its number and its text.
 """
 
 import csv

@@ -1,8 +1,8 @@
-"""LightGCN (He et al., SIGIR 2020): embeddings averaged over the neighbourhoods of a bipartite graph.
+"""LightGCN (He et al., SIGIR 2020): embeddings averaged over a bipartite graph's neighbourhoods.
 
-One step costs L sparse products forwards and L backwards and little else: the normalised adjacency A
-is symmetric, so the mean over layers P(A) = (1 + A + ... + A^L) / (L + 1) is its own transpose, and
-the backward pass is the forward pass applied to the gradient.
+One step costs L sparse products forwards and L backwards and little else: the normalised adjacency
+A is symmetric, so the mean over layers P(A) = (1 + A + ... + A^L) / (L + 1) is its own transpose,
+and the backward pass is the forward pass applied to the gradient.
 """
 
 import warnings
@@ -39,6 +39,7 @@ class LightGCN(nn.Module):
         num_items: int,
         dim: int,
         num_layers: int = 3,
+        *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ def normalised_adjacency(
 def propagate(
     table: Float[Tensor, "n d"], adjacency: Float[Tensor, "n n"], num_layers: int
 ) -> Float[Tensor, "n d"]:
-    """The mean of the layers, P(A) E (LightGCN Eq. 11 with alpha_k = 1/(L + 1)), differentiable in E.
+    """The mean of the layers, P(A) E (LightGCN Eq. 11, alpha_k = 1/(L + 1)), differentiable in E.
 
     Args:
         table: float [n, d], E, the embeddings of layer 0.
@@ -134,7 +135,7 @@ class _Propagate(torch.autograd.Function):
         return _mean_of_layers(table, adjacency, num_layers)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return propagate(grad, ctx.adjacency, ctx.num_layers), None, None
 
 

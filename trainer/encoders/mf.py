@@ -23,6 +23,7 @@ class MF(nn.Module):
         num_users: int,
         num_items: int,
         dim: int,
+        *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
