@@ -1,0 +1,189 @@
+"""Interactions: who took what, split into what is learnt from, chosen by and judged on."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from core.errors import DataError
+from trainer import synthetic
+from trainer.readers import Pairs, read_pairs
+from trainer.split import split_off_test, split_off_valid
+
+HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix
+TRAIN = re.compile(r"(?:.*\.)?train")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A data set with contiguous ids; no pair is in two of `train`, `valid` and `test`.
+
+    Attributes:
+        name: what reports call it.
+        num_users: U.
+        num_items: I.
+        train: int64 [N, 2], pairs (user, item), by user and in time order within a user.
+        valid: the same; what choices are made on.
+        test: the same; read once.
+        user_labels: str [U], the file's own id of each user.
+        item_labels: str [I], the file's own id of each item.
+        extra_tests: further held-out files of a directory, by name; not in train or valid.
+
+    Raises:
+        DataError: pairs that do not ascend by user, or an id out of range.
+    """
+
+    name: str
+    num_users: int
+    num_items: int
+    train: Int64[np.ndarray, "train 2"]
+    valid: Int64[np.ndarray, "valid 2"]
+    test: Int64[np.ndarray, "test 2"]
+    user_labels: Shaped[np.ndarray, "U"]
+    item_labels: Shaped[np.ndarray, "I"]
+    extra_tests: dict[str, Int64[np.ndarray, "_ 2"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        splits = {"train": self.train, "valid": self.valid, "test": self.test, **self.extra_tests}
+        for name, pairs in splits.items():
+            if np.any(np.diff(pairs[:, 0]) < 0):
+                raise DataError(
+                    f"{self.name}, {name}: pairs must ascend by user; sort them, stably"
+                )
+            if np.any((pairs < 0) | (pairs >= [self.num_users, self.num_items])):
+                raise DataError(
+                    f"{self.name}, {name}: users must be in [0, {self.num_users}) and items in "
+                    f"[0, {self.num_items})"
+                )
+
+    def describe(self) -> str:
+        """One line for people: sizes, density, and the share of the most popular tenth of items."""
+        sizes = [len(pairs) for pairs in (self.train, self.valid, self.test)]
+        pairs = np.concatenate([self.train, self.valid, self.test])
+        popularity = np.sort(np.bincount(pairs[:, 1], minlength=self.num_items))[::-1]
+        head = popularity[: max(1, self.num_items // 10)].sum() / len(pairs)
+        return (
+            f"{self.name}: {self.num_users:,} users, {self.num_items:,} items, "
+            f"{len(pairs):,} interactions ({sizes[0]:,} train, {sizes[1]:,} valid, "
+            f"{sizes[2]:,} test), density {len(pairs) / self.num_users / self.num_items:.3%}, "
+            f"the most popular tenth of items has {head:.0%}"
+        )
+
+
+def load(
+    path: Path | None,
+    *,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    valid_fraction: float = 0.05,
+) -> Interactions:
+    """Reads a data set in any of the forms of `readers`, or generates one.
+
+    A single file is split at random, per user. A directory has `train`, `test*` and perhaps
+    `valid*` files; of several tests the first by name is `test`, the others are `extra_tests`.
+    Without a validation file, validation pairs come out of train. A pair met twice counts once:
+    the first time in a file; in train before valid before test.
+
+    Args:
+        path: a file, a directory, or None for `synthetic.generate`.
+        seed: seeds the split and the generated data.
+        test_fraction: of each user's pairs in a single file, in [0, 1); see `split_off_test`.
+        valid_fraction: of the train pairs, in [0, 1); see `split_off_valid`.
+
+    Returns:
+        the interactions; their ids follow the labels, in numerical order where all are whole
+        numbers and in alphabetical order elsewhere.
+
+    Raises:
+        DataError: a file is missing, empty or cannot be read; the message says where.
+    """
+    if path is None:
+        users, items = synthetic.generate(seed=seed).T.astype(str).tolist()
+        return _from_parts(
+            "synthetic", {"all": (users, items)}, seed, test_fraction, valid_fraction
+        )
+    if path.is_dir():
+        parts = {name: read_pairs(file) for name, file in _files(path).items()}
+    else:
+        parts = {"all": read_pairs(path)}
+    return _from_parts(path.stem, parts, seed, test_fraction, valid_fraction)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """The files of a directory that are `train` and held-out sets, by name."""
+    files: dict[str, Path] = {}
+    for file in sorted(directory.iterdir()):
+        match = TRAIN.fullmatch(file.stem) or HELD_OUT.fullmatch(file.stem)
+        if match is None or not file.is_file():
+            continue
+        name = match[1] if match.re is HELD_OUT else "train"
+        if name in files:
+            raise DataError(f"{directory}: both {files[name].name} and {file.name}; keep one")
+        files[name] = file
+    for role in ("train", "test"):
+        if not any(name.startswith(role) for name in files):
+            found = ", ".join(sorted(file.name for file in directory.iterdir()))[:200]
+            raise DataError(f"{directory}: expected a file {role}.txt or the like, found {found}")
+    return files
+
+
+def _from_parts(
+    name: str, parts: dict[str, Pairs], seed: int, test_fraction: float, valid_fraction: float
+) -> Interactions:
+    """Numbers the labels, drops what is doubled, and splits what is not yet split."""
+    user_ids = _number([users for users, _ in parts.values()])
+    item_ids = _number([items for _, items in parts.values()])
+    num_users, num_items = len(user_ids), len(item_ids)
+    arrays = {
+        part: np.array(
+            [[user_ids[user] for user in users], [item_ids[item] for item in items]], dtype=np.int64
+        ).T
+        for part, (users, items) in parts.items()
+    }
+    rng = np.random.default_rng(seed)
+    nothing = np.empty((0, 2), dtype=np.int64)
+    if "all" in arrays:
+        train, test = split_off_test(_fresh(arrays["all"], nothing, num_items), test_fraction, rng)
+        arrays = {"train": train, "test": test}
+    train = _fresh(arrays.pop("train"), nothing, num_items)
+    valid_names = [part for part in arrays if part.startswith("valid")]
+    if valid_names:
+        valid = _fresh(arrays.pop(valid_names[0]), train, num_items)
+    else:
+        train, valid = split_off_valid(train, valid_fraction, rng)
+    seen = np.concatenate([train, valid])
+    held_out = {part: _fresh(pairs, seen, num_items) for part, pairs in arrays.items()}
+    test = held_out.pop(next(part for part in held_out if part.startswith("test")))
+    if not len(test):
+        raise DataError(f"{name}: nothing is left to test on; users need at least 3 interactions")
+    return Interactions(
+        name=name,
+        num_users=num_users,
+        num_items=num_items,
+        train=train,
+        valid=valid,
+        test=test,
+        user_labels=np.array(list(user_ids)),
+        item_labels=np.array(list(item_ids)),
+        extra_tests=held_out,
+    )
+
+
+def _number(columns: list[list[str]]) -> dict[str, int]:
+    """Contiguous ids in the labels' own order."""
+    labels = {label for column in columns for label in column}
+    if all(label.isascii() and label.isdigit() for label in labels):
+        ordered = sorted(labels, key=lambda label: (int(label), label))
+    else:
+        ordered = sorted(labels)
+    return {label: number for number, label in enumerate(ordered)}
+
+
+def _fresh(pairs: np.ndarray, seen: np.ndarray, num_items: int) -> np.ndarray:
+    """The pairs that are not in `seen`, each once, by user, in the given order within a user."""
+    keys = pairs[:, 0] * num_items + pairs[:, 1]
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    first = first[~np.isin(keys[first], seen[:, 0] * num_items + seen[:, 1])]
+    return pairs[first[np.argsort(pairs[first, 0], kind="stable")]]
