@@ -4,6 +4,7 @@ torch is never imported here: whoever passes a tensor has imported it already.
 """
 
 import math
+import operator
 import sys
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -42,10 +43,15 @@ class Raw(NamedTuple):
     shape: tuple[int, ...]
 
     def checked(self, name: str) -> "Raw":
-        """Itself, once the bytes are as many as shape and dtype say."""
+        """Itself, once the bytes are as many as shape and dtype say.
+
+        Raises:
+            ProtocolError: they are not, or the dtype is no known one.
+            TypeError: shape or dtype is of no such kind at all.
+        """
         if self.dtype not in WIRE_DTYPES:
             raise ProtocolError(f"{name} came as {self.dtype}; known are {', '.join(WIRE_DTYPES)}")
-        expected = math.prod(self.shape) * WIRE_DTYPES[self.dtype].itemsize
+        expected = math.prod(map(operator.index, self.shape)) * WIRE_DTYPES[self.dtype].itemsize
         if expected != self.data.nbytes or any(size < 0 for size in self.shape):
             told = f"{list(self.shape)} of {self.dtype} takes {expected} bytes"
             raise ProtocolError(f"{name}: {told}, but {self.data.nbytes} came")

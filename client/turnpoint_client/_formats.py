@@ -96,6 +96,7 @@ def decode(reply: Reply) -> Decoded:
         )
     try:
         decoded = decoder(reply)
+        arrays = {name: raw.checked(name) for name, raw in decoded.arrays.items()}
     except (
         ValueError,
         KeyError,
@@ -105,7 +106,7 @@ def decode(reply: Reply) -> Decoded:
         RecursionError,
     ) as error:
         raise ProtocolError(f"the answer is no valid {reply.media_type}: {error!r}") from error
-    return Decoded({name: raw.checked(name) for name, raw in decoded.arrays.items()}, decoded.told)
+    return Decoded(arrays, decoded.told)
 
 
 def _query(scalars: Scalars) -> tuple[tuple[str, str], ...]:
