@@ -1,6 +1,6 @@
 """A service small enough to check by eye: the contract, written a second time and without numpy.
 
-Its model: negative j of row b is positives[b] + j users[b]; mean = positives, std = |users|, t* = b.
+Negative j of row b is positives[b] + j users[b]; mean = positives, std = |users|, t* = b.
 """
 
 import base64
@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 OCTETS = "application/octet-stream"
@@ -31,7 +31,9 @@ class Request:
     body: bytes
 
     @classmethod
-    def of(cls, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> "Request":
+    def of(
+        cls, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
+    ) -> "Request":
         lowered = {name.lower(): value for name, value in headers.items()}
         return cls(method, path, parse_qs(query), lowered, body)
 
@@ -46,7 +48,9 @@ class Answer:
 
 
 def pack(dtype: str, values: list[float]) -> bytes:
-    if dtype == "bfloat16":  # a float32 without its lower half; exact for the small integers used here
+    if (
+        dtype == "bfloat16"
+    ):  # a float32 without its lower half; exact for the small integers used here
         return b"".join(struct.pack("<f", value)[2:] for value in values)
     letter = {"float32": "f", "float16": "e", "int64": "q"}[dtype]
     return struct.pack(f"<{len(values)}{letter}", *values)
@@ -71,11 +75,17 @@ def read_safetensors(body: bytes) -> tuple[dict[str, tuple[str, list[int], bytes
     }, told
 
 
-def write_safetensors(arrays: Mapping[str, tuple[str, list[int], bytes]], told: dict[str, str]) -> bytes:
+def write_safetensors(
+    arrays: Mapping[str, tuple[str, list[int], bytes]], told: dict[str, str]
+) -> bytes:
     header: dict[str, Any] = {"__metadata__": told}
     body = b""
     for name, (dtype, shape, data) in arrays.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": shape,
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
         body += data
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -83,13 +93,22 @@ def write_safetensors(arrays: Mapping[str, tuple[str, list[int], bytes]], told: 
 
 
 def problem(status: int, code: str, headers: Mapping[str, str] = {}, **members: Any) -> Answer:
-    document = {"status": status, "code": code, "title": code.replace("_", " "), "detail": "as told"}
+    document = {
+        "status": status,
+        "code": code,
+        "title": code.replace("_", " "),
+        "detail": "as told",
+    }
     body = json.dumps(document | members).encode()
     return Answer(status, {"content-type": PROBLEM, **headers}, body)
 
 
 def flatten(value: Any) -> list[float]:
-    return [number for part in value for number in flatten(part)] if isinstance(value, list) else [value]
+    return (
+        [number for part in value for number in flatten(part)]
+        if isinstance(value, list)
+        else [value]
+    )
 
 
 def shape_of(value: Any) -> list[int]:
@@ -104,7 +123,7 @@ class Fake:
     packed_json: bool = False
     seen: list[dict[str, Any]] = field(default_factory=list)
 
-    MODEL = {
+    MODEL: ClassVar[dict[str, Any]] = {
         "name": "demo",
         "live": "v2",
         "method": "adar",
@@ -137,7 +156,8 @@ class Fake:
     def read(self, request: Request) -> dict[str, Any]:
         kind = request.headers["content-type"]
         asked: dict[str, Any] = {
-            name: values if name == "returns" else values[0] for name, values in request.query.items()
+            name: values if name == "returns" else values[0]
+            for name, values in request.query.items()
         }
         if kind == OCTETS:
             flat = rows(unpack(request.body), self.dim)
@@ -159,15 +179,18 @@ class Fake:
         for name, value in fields.items():
             if isinstance(value, dict):
                 assert value["dtype"] == "float32"
-                value = rows(unpack(base64.b64decode(value["data"])), value["shape"][1])
-            asked[name] = value if isinstance(value, list) else str(value)
+                asked[name] = rows(unpack(base64.b64decode(value["data"])), value["shape"][1])
+            else:
+                asked[name] = value if isinstance(value, list) else str(value)
         return asked
 
     def answer(self, asked: dict[str, Any], accept: str) -> Answer:
         n = int(asked.get("n", 1))
         users, positives = asked["users"], asked["positives"]
         pairs = list(zip(users, positives, strict=True))
-        negatives = [[[p + j * u for u, p in zip(*pair, strict=True)] for j in range(n)] for pair in pairs]
+        negatives = [
+            [[p + j * u for u, p in zip(*pair, strict=True)] for j in range(n)] for pair in pairs
+        ]
         values: dict[str, Any] = {}
         for name in asked["returns"]:
             if name == "distribution":
@@ -214,4 +237,6 @@ class Fake:
                 }
                 for name in values
             }
-        return Answer(200, headers, json.dumps({**values, **told, "seed": int(told["seed"])}).encode())
+        return Answer(
+            200, headers, json.dumps({**values, **told, "seed": int(told["seed"])}).encode()
+        )

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from turnpoint_client import Client, Negatives, ProtocolError, TurnpointClientError
 
 from tests.client.fake import JSON, OCTETS, SAFETENSORS, Answer, Fake, Request, write_safetensors
 from tests.client.harness import both, mock, scripted
-from turnpoint_client import Client, Negatives, ProtocolError, TurnpointClientError
 
 U = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 P = np.array([[7, 8, 9], [1, 0, -1]], np.float32)
@@ -67,7 +67,12 @@ def test_everything_asked_for_comes_back(form: str, packed: bool) -> None:
     np.testing.assert_array_equal(answer.mean, P)
     np.testing.assert_array_equal(answer.std, np.abs(U))
     np.testing.assert_array_equal(answer.scores, np.einsum("bd,bnd->bn", U, expected(U, P, 2)))
-    assert (answer.model, answer.version, answer.seed, answer.request_id) == ("demo", "v2", 7, "r-1")
+    assert (answer.model, answer.version, answer.seed, answer.request_id) == (
+        "demo",
+        "v2",
+        7,
+        "r-1",
+    )
     assert answer.timings == {"decode": 0.25, "queue": 1.0, "sample": 2.5}
     assert "array" not in repr(answer)
 
@@ -162,7 +167,7 @@ def test_the_fast_path_is_the_bytes_of_the_arrays() -> None:
 
 
 def test_headers_of_every_request() -> None:
-    options = {"api_key": "k3y", "headers": {"X-Team": "rec"}, "model": "demo"}
+    options: dict[str, Any] = {"api_key": "k3y", "headers": {"X-Team": "rec"}, "model": "demo"}
     outcome = both(Fake, lambda c: c.negatives(U, P), lambda c: c.models(), **options)
     for sent in outcome.sent:
         assert sent.headers["authorization"] == "Bearer k3y"
@@ -188,7 +193,7 @@ def test_a_distribution_is_drawn_from_here() -> None:
     drawn = law.draw(20_000, 0)
     assert drawn.shape == (2, 20_000, 3)
     assert drawn.dtype == np.float32
-    # 20 000 draws: the error of a mean is 0.007 std, of a deviation 0.005; 5 % off would show, see below
+    # 20 000 draws: standard errors are 0.007 std for a mean, 0.5 % for a deviation
     bound = 0.03
     assert np.all(np.abs(drawn.mean(1) - law.mean) < bound * law.std)
     assert np.all(np.abs(drawn.std(1) / law.std - 1) < bound)
@@ -307,8 +312,16 @@ def test_no_bytes_break_the_readers(body: bytes, media: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda x: st.lists(x, max_size=3)
-    | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "negatives"]), x), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=4),
+        lambda x: (
+            st.lists(x, max_size=3)
+            | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "negatives"]), x)
+        ),
+        max_leaves=12,
+    )
+)
 def test_no_header_breaks_the_reader(header: Any) -> None:
     start = scripted(safetensors(json.dumps({"negatives": header}).encode()))
     error = both(start, lambda c: c.negatives(U, P, returns="negatives")).error
