@@ -95,11 +95,12 @@ def test_lasting_trouble_is_raised_at_once(trouble: Any, kind: type[Exception]) 
 def test_patience_ends(trouble: Any, kind: type, builtin: type, retries: int) -> None:
     outcome = both(scripted(*[trouble] * (retries + 1)), ask, retries=retries)
     error: Any = outcome.error
+    cause = error.__cause__
     assert type(error) is kind
     assert isinstance(error, builtin)
     assert len(outcome.slept) == retries
     if isinstance(trouble, Exception):
-        assert error.__cause__ is trouble
+        assert cause is trouble
 
 
 def test_waits_grow_to_the_cap_and_start_anew_with_each_call() -> None:
