@@ -1,1 +1,73 @@
-"""Client of the Turnpoint negative-sampling service."""
+"""Client of the Turnpoint negative-sampling service.
+
+    with Client("http://localhost:8000", model="demo") as client:
+        answer = client.negatives(users, positives, n=8)     # numpy in, numpy out; so is torch
+        answer.negatives, answer.transition, answer.version  # [B, 8, d], [B], who answered
+
+`AsyncClient` is the same, awaited. What can go wrong: `turnpoint_client.errors`.
+"""
+
+from ._client import AsyncClient, Client
+from ._options import Options
+from ._retry import Retries, Stats
+from ._version import __version__
+from .errors import (
+    ConnectError,
+    DeadlineExceededError,
+    DimensionMismatchError,
+    DisconnectedError,
+    EmptyBatchError,
+    InvalidInputError,
+    MalformedError,
+    NonFiniteError,
+    NotReadyError,
+    OutOfRangeError,
+    OverloadedError,
+    ProblemError,
+    ProtocolError,
+    TimedOutError,
+    TooLargeError,
+    TransportError,
+    TurnpointClientError,
+    UnauthorizedError,
+    UnavailableError,
+    UnknownModelError,
+    UnknownVersionError,
+    UnsupportedMediaTypeError,
+)
+from .results import Distribution, Model, ModelVersion, Negatives
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConnectError",
+    "DeadlineExceededError",
+    "DimensionMismatchError",
+    "DisconnectedError",
+    "Distribution",
+    "EmptyBatchError",
+    "InvalidInputError",
+    "MalformedError",
+    "Model",
+    "ModelVersion",
+    "Negatives",
+    "NonFiniteError",
+    "NotReadyError",
+    "Options",
+    "OutOfRangeError",
+    "OverloadedError",
+    "ProblemError",
+    "ProtocolError",
+    "Retries",
+    "Stats",
+    "TimedOutError",
+    "TooLargeError",
+    "TransportError",
+    "TurnpointClientError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UnknownModelError",
+    "UnknownVersionError",
+    "UnsupportedMediaTypeError",
+    "__version__",
+]
