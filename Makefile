@@ -1,0 +1,57 @@
+# One entry for people and for CI. `make help` lists the targets.
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+# CPU build of torch. For a GPU: make setup TORCH="torch==2.13.0 --index-url <your CUDA wheel index>"
+TORCH  ?= torch==2.13.0
+# Real data for `make demo` and for the tests on real data; none means generated data.
+DATA   ?=
+TURNPOINT_DATA ?= $(wildcard ../shared/data)
+export TURNPOINT_DATA
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format serve bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv with everything
+
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; pass PYTHON=<a Python 3.11 or newer>"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev]'
+	@touch $@
+
+demo: setup  ## train, publish, serve and ask, on generated data or DATA=<file>
+	$(BIN)/turnpoint demo $(if $(DATA),--data $(DATA))
+
+test: setup  ## all tests, under 10 minutes on two cores
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout=3600
+
+lint: setup  ## linters, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=client $(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into the house's form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+serve: setup  ## serve what `make demo` published
+	$(BIN)/turnpoint serve --registry .turnpoint/registry
+
+bench: setup  ## measure: each format against a service of its own, and epochs with and without ADAR
+	$(BIN)/python -m bench.formats
+	$(BIN)/python -m bench.epochs $(if $(DATA),--data $(DATA))
+
+clean:  ## remove the environment and everything generated
+	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

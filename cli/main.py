@@ -1,0 +1,45 @@
+"""The one command, `turnpoint`. Torch and our own packages load only in the command asked for."""
+
+import os
+import sys
+
+# Idle OpenMP threads that spin make a busy machine slower a hundredfold; torch reads this when it
+# loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from cli import bench, demo, generate, models, publish, serve, train
+
+app = typer.Typer(
+    name="turnpoint",
+    help="Negative sampling as a service: train, publish, serve, ask.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("train")(train.train)
+app.command("serve")(serve.serve)
+app.add_typer(models.app, name="models")
+app.command("publish")(publish.publish)
+app.command("generate")(generate.generate)
+app.command("bench")(bench.bench)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command; an error raised on purpose is one readable line and exit code 2."""
+    from core.errors import TurnpointError
+
+    try:
+        app()
+    except TurnpointError as error:
+        print(f"turnpoint: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("turnpoint: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

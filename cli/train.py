@@ -1,0 +1,110 @@
+"""`turnpoint train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="file or folder of interactions; none: a generated data set"),
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="mf or lightgcn")] = "lightgcn",
+    negatives: Annotated[str, typer.Option(help="baseline sampler of e_j: uniform")] = "uniform",
+    method: Annotated[str, typer.Option(help="generated negatives e_d: none or adar")] = "none",
+    transition: Annotated[
+        str,
+        typer.Option(
+            help="rule for t*: score_aware, calibrated, theorem, exact, random, fixed, mixed"
+        ),
+    ] = "score_aware",
+    weight: Annotated[float, typer.Option(help="lambda of Eq. 12, 0 to 1")] = 0.1,
+    omega: Annotated[float, typer.Option(help="omega of Eq. 11, above 0")] = 1.0,
+    k: Annotated[float, typer.Option(help="k of Eq. 11, above 0")] = 1.0,
+    hardness: Annotated[float, typer.Option(help="of the rules exact and fixed, 0 to 1")] = 0.5,
+    num_steps: Annotated[int, typer.Option(help="T, diffusion steps, 1 to 1000")] = 50,
+    denoiser: Annotated[str, typer.Option(help="film or moment")] = "film",
+    schedule: Annotated[str, typer.Option(help="linear, cosine or sigmoid")] = "linear",
+    reconstruction: Annotated[
+        str, typer.Option(help="reading of Eq. 8's second term: one_step or chain")
+    ] = "one_step",
+    standardize: Annotated[
+        bool, typer.Option(help="divide embeddings by running RMS values; not in the paper")
+    ] = True,
+    dim: Annotated[int, typer.Option(help="d, width of the embeddings")] = 64,
+    epochs: Annotated[int, typer.Option(help="most passes over the training pairs")] = 100,
+    batch_size: Annotated[int, typer.Option(help="pairs per step")] = 2048,
+    learning_rate: Annotated[float, typer.Option(help="Adam's, of the encoder")] = 1e-3,
+    diffusion_learning_rate: Annotated[
+        float, typer.Option(help="Adam's, of the diffusion model")
+    ] = 1e-3,
+    l2: Annotated[float, typer.Option(help="weight of the encoder's L2 penalty")] = 1e-4,
+    eval_every: Annotated[int, typer.Option(help="epochs between validations")] = 5,
+    patience: Annotated[
+        int, typer.Option(help="validations without improvement before stopping")
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="of everything random, the split included")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="torch threads; default: one per core")
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="where to publish: a folder or fsspec address")
+    ] = None,
+    model: Annotated[str, typer.Option(help="name to publish under")] = "default",
+    publish_every: Annotated[
+        int, typer.Option(help="epochs between publications; 0: at the end only")
+    ] = 0,
+    report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="safetensors file for the final users and items")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="folder that keeps the training state; goes on from what is there"),
+    ] = None,
+) -> None:
+    """Train an encoder, with generated negatives if a method is named, and publish the sampler."""
+    from cli.progress import TrainingProgress, show_report
+    from cli.threads import use_threads
+    from core.transition import Transition
+    from trainer.config import TrainConfig
+    from trainer.data import load
+    from trainer.pipeline import Outputs
+    from trainer.pipeline import train as run
+    from trainer.report import write_report
+
+    use_threads(threads)
+    config = TrainConfig(
+        encoder=encoder,
+        negatives=negatives,
+        method=method,
+        dim=dim,
+        weight=weight,
+        transition=Transition(transition, omega=omega, k=k, hardness=hardness),
+        num_steps=num_steps,
+        schedule=schedule,
+        denoiser=denoiser,
+        reconstruction=reconstruction,
+        standardize=standardize,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        diffusion_learning_rate=diffusion_learning_rate,
+        l2=l2,
+        eval_every=eval_every,
+        patience=patience,
+        seed=seed,
+        device=device,
+    )
+    outputs = Outputs(registry, model, publish_every, resume, embeddings)
+    interactions = load(data, seed=seed)
+    typer.echo(interactions.describe())
+    with TrainingProgress(config) as progress:
+        result = run(interactions, config, outputs, progress.watcher)
+    show_report(result.report)
+    if report is not None:
+        write_report(result.report, report)
+        typer.echo(f"report: {report}")

@@ -1,0 +1,92 @@
+"""What a training run is: one frozen configuration, resolved once and saved with its results."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from core.errors import ConfigError
+from core.samplers import METHODS, ADARConfig
+from core.transition import Transition
+
+NO_METHOD = "none"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The resolved configuration of `cotrain`.
+
+    Attributes:
+        encoder: a name in `trainer.encoders.ENCODERS`.
+        negatives: the baseline sampler of e_j; a name in `trainer.sampling.PICKERS`.
+        method: `none`, or what generates e_d; a name in `core.samplers.METHODS`.
+        dim: d.
+        weight: lambda of Eq. 12, in [0, 1].
+        transition: the rule for t*.
+        num_steps: T.
+        schedule: the noise schedule.
+        denoiser: film or moment.
+        reconstruction: reading of Eq. 8's second term.
+        standardize: divide embeddings by running RMS values; False is the literal paper.
+        epochs: the most passes over the training pairs.
+        batch_size: B, pairs per step.
+        learning_rate: Adam's, of the encoder.
+        diffusion_learning_rate: Adam's, of the diffusion model.
+        l2: weight of the encoder's penalty.
+        eval_every: epochs between validations.
+        patience: validations without a better `metric` before stopping.
+        metric: what is maximised on validation.
+        seed: of everything random.
+        device: where everything runs.
+    """
+
+    encoder: str = "lightgcn"
+    negatives: str = "uniform"
+    method: str = NO_METHOD
+    dim: int = 64
+    weight: float = 0.1
+    transition: Transition = field(default_factory=Transition)
+    num_steps: int = 50
+    schedule: str = "linear"
+    denoiser: str = "film"
+    reconstruction: str = "one_step"
+    standardize: bool = True
+    epochs: int = 100
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    diffusion_learning_rate: float = 1e-3
+    l2: float = 1e-4
+    eval_every: int = 5
+    patience: int = 4
+    metric: str = "recall@20"
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        known = (NO_METHOD, *METHODS)
+        if self.method not in known:
+            raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
+        if not 0 <= self.weight <= 1:
+            raise ConfigError(f"weight = {self.weight}; lambda of Eq. 12 lies in [0, 1]")
+        for name in ("epochs", "batch_size", "eval_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "diffusion_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}; it must be above 0")
+        if not self.l2 >= 0:
+            raise ConfigError(f"l2 = {self.l2}; it must be at least 0")
+
+    def sampler(self) -> ADARConfig:
+        """The configuration of the generative sampler."""
+        return ADARConfig(
+            dim=self.dim,
+            num_steps=self.num_steps,
+            schedule=self.schedule,
+            denoiser=self.denoiser,
+            reconstruction=self.reconstruction,
+            standardize=self.standardize,
+            transition=self.transition,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the report, the manifest and the training state."""
+        return asdict(self)

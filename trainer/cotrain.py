@@ -1,0 +1,156 @@
+"""ADAR's Algorithm 1: one loop that trains the encoder and its diffusion model side by side.
+
+For every mini-batch: one step of the diffusion model on detached embeddings (lines 6-10), negatives
+generated at the transition point (11-16), one step of the encoder on Eq. 12 (17-19). Without a
+sampler it is plain BPR training.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.optim import Adam
+
+from core.losses import augmented_bpr, bpr
+from core.samplers import ADAR, Query
+from trainer.config import NO_METHOD, TrainConfig
+from trainer.data import Interactions
+from trainer.encoders import Encoder
+from trainer.evaluate import evaluate
+from trainer.run import Diffusion, Run
+from trainer.sampling import NegativePicker
+
+Batch = tuple[Int[Tensor, " B"], Int[Tensor, " B"]]
+
+
+@dataclass
+class Tick:
+    """What a watcher sees after a step; tensors, so that looking is what waits for the device."""
+
+    epoch: int
+    step: int
+    steps: int
+    losses: dict[str, Tensor]
+    transition: Tensor | None = None
+
+
+@dataclass
+class Watcher:
+    """Called as training goes on; every call is optional.
+
+    Attributes:
+        on_step: after each mini-batch.
+        on_epoch: after each epoch: the run, the epoch's training seconds, and its validation
+            metrics where there was one.
+    """
+
+    on_step: Callable[[Tick], None] = field(default=lambda _: None)
+    on_epoch: Callable[[Run, float, dict[str, float] | None], None] = field(default=lambda *_: None)
+
+
+def cotrain(
+    run: Run,
+    interactions: Interactions,
+    picker: NegativePicker,
+    config: TrainConfig,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train until the epochs are used up or validation stops improving; the best state is kept.
+
+    Args:
+        run: a fresh run or one read back by `Run.load`; it is advanced in place.
+        interactions: what is learnt from and chosen by.
+        picker: the baseline's negatives e_j.
+        config: the resolved configuration.
+        watcher: told of every step and epoch.
+
+    Returns:
+        `run`; `run.restore_best()` puts the best epoch's weights in place.
+    """
+    watcher = watcher or Watcher()
+    encoder, diffusion = run.encoder, run.diffusion
+    pairs = torch.from_numpy(interactions.train).to(config.device)
+    while run.epoch < config.epochs and run.evaluations_since_best < config.patience:
+        # ---- one epoch of Algorithm 1 -------------------------------------------------------
+        begin = time.perf_counter()
+        encoder.train()
+        histogram = torch.zeros(config.num_steps + 1, dtype=torch.int64, device=config.device)
+        steps = -(-len(pairs) // config.batch_size)
+        for step, (users, items) in enumerate(_batches(pairs, config.batch_size, run.generator)):
+            negatives = picker.sample(users, run.generator)
+            e_u, e_items = encoder.encode(users, torch.cat([items, negatives]))
+            e_i, e_j = e_items.chunk(2)
+            s_ui, s_uj = (e_u * e_i).sum(-1), (e_u * e_j).sum(-1)
+            losses: dict[str, Tensor] = {}
+            t_star = None
+
+            if diffusion is None:
+                loss = bpr(s_ui, s_uj)
+            else:
+                # ---- the diffusion's step, then generation at the transition point ----------
+                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j, run.generator)
+                query = Query(e_u.detach(), e_i.detach(), config.transition, s_uj.detach())
+                law = diffusion.sampler.law(query, run.generator)
+                e_d = law.draw(1, run.generator).squeeze(1)
+                t_star = law.transition
+                histogram += t_star.bincount(minlength=len(histogram))
+                loss = augmented_bpr(s_ui, s_uj, (e_u * e_d).sum(-1), config.weight)
+
+            # ---- the encoder's step -----------------------------------------------------------
+            losses["encoder"] = loss.detach()
+            penalty = encoder.penalty(users, torch.cat([items, negatives]))
+            run.optimizer.zero_grad()
+            (loss + config.l2 * penalty).backward()
+            run.optimizer.step()
+            watcher.on_step(Tick(run.epoch, step, steps, losses, t_star))
+        seconds = time.perf_counter() - begin
+
+        # ---- choose by validation -------------------------------------------------------------
+        run.epoch += 1
+        run.seconds.append(seconds)
+        metrics = None
+        if run.epoch % config.eval_every == 0 or run.epoch == config.epochs:
+            encoder.eval()
+            metrics = evaluate(*encoder.tables(), interactions, "valid")
+            run.note(metrics, metrics[config.metric], histogram.tolist())
+        watcher.on_epoch(run, seconds, metrics)
+    return run
+
+
+def new_run(encoder: Encoder, config: TrainConfig) -> Run:
+    """A run at epoch 0: models, optimisers, and the generator of all its randomness."""
+    torch.manual_seed(config.seed)  # the sampler's first weights; dropout, in encoders that have it
+    diffusion = None
+    if config.method != NO_METHOD:
+        sampler = ADAR(config.sampler()).to(config.device)
+        optimizer = Adam(sampler.parameters(), lr=config.diffusion_learning_rate, fused=True)
+        diffusion = Diffusion(sampler, optimizer)
+    encoder = encoder.to(config.device)
+    return Run(
+        encoder=encoder,
+        optimizer=Adam(encoder.parameters(), lr=config.learning_rate, fused=True),
+        diffusion=diffusion,
+        generator=torch.Generator(config.device).manual_seed(config.seed),
+    )
+
+
+def _diffusion_step(
+    diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor, generator: torch.Generator
+) -> Tensor:
+    e_u, e_i, e_j = e_u.detach(), e_i.detach(), e_j.detach()
+    diffusion.sampler.observe(e_u, e_i, e_j)
+    loss = diffusion.sampler.loss(e_u, e_i, generator).total
+    diffusion.optimizer.zero_grad()
+    loss.backward()
+    diffusion.optimizer.step()
+    return loss.detach()
+
+
+def _batches(pairs: Int[Tensor, "N 2"], size: int, generator: torch.Generator) -> Iterator[Batch]:
+    order = torch.randperm(len(pairs), generator=generator, device=pairs.device)
+    for rows in order.split(size):
+        users, items = pairs[rows].unbind(1)
+        yield users, items

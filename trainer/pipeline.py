@@ -1,0 +1,96 @@
+"""A training run from data to report: read, train, choose, judge once, publish."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from core.errors import ConfigError
+from core.registry import LocalStore, Registry
+from trainer.config import NO_METHOD, TrainConfig
+from trainer.cotrain import Watcher, cotrain, new_run
+from trainer.data import Interactions
+from trainer.encoders import make
+from trainer.evaluate import evaluate
+from trainer.publish import publish
+from trainer.report import make_report
+from trainer.run import Run
+from trainer.sampling import make_picker
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run's results go; None is nowhere.
+
+    Attributes:
+        registry: the registry's address; a generative method's sampler is published there.
+        model: the name it is published under.
+        publish_every: epochs between publications during training; 0 publishes at the end only.
+        state: the folder that keeps the training state, from which a killed run goes on.
+        embeddings: a safetensors file of the final `users` [U, d] and `items` [I, d].
+    """
+
+    registry: str | None = None
+    model: str = "default"
+    publish_every: int = 0
+    state: Path | None = None
+    embeddings: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: its report, and the run with the best epoch's weights in place."""
+
+    report: dict[str, Any]
+    run: Run = field(repr=False)
+
+
+def train(
+    interactions: Interactions,
+    config: TrainConfig,
+    outputs: Outputs,
+    watcher: Watcher | None = None,
+) -> Result:
+    """Co-train on the data and leave what `outputs` names.
+
+    Raises:
+        ConfigError: something in the configuration cannot work, e.g. `registry` without a method.
+        CheckpointError: the trained sampler would be refused by a service.
+    """
+    if outputs.registry is not None and config.method == NO_METHOD:
+        raise ConfigError("--registry has nothing to publish with --method none; choose a method")
+    watcher = watcher or Watcher()
+    run = new_run(make(config.encoder, interactions, config.dim, config.seed), config)
+    if outputs.state is not None:
+        run.load(outputs.state, config.as_dict())
+    published: list[str] = []
+
+    def offer(metrics: dict[str, float]) -> None:
+        if outputs.registry is not None and run.diffusion is not None:
+            registry, sampler = Registry(outputs.registry), run.diffusion.sampler
+            published.append(publish(registry, outputs.model, sampler, config, metrics))
+
+    def on_epoch(run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
+        if outputs.state is not None:
+            run.save(outputs.state, config.as_dict())
+        if outputs.publish_every and run.epoch % outputs.publish_every == 0:
+            offer(metrics or {})
+        watcher.on_epoch(run, seconds, metrics)
+
+    picker = make_picker(config.negatives, interactions, config.device)
+    cotrain(run, interactions, picker, config, Watcher(watcher.on_step, on_epoch))
+
+    run.restore_best()
+    run.encoder.eval()
+    users, items = run.encoder.tables()
+    valid = evaluate(users, items, interactions, "valid")
+    test = evaluate(users, items, interactions, "test")
+    offer(valid)
+    if outputs.embeddings is not None:
+        path = outputs.embeddings.expanduser().absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = {"users": users.cpu().contiguous(), "items": items.cpu().contiguous()}
+        LocalStore(path.parent).replace(path.name, safetensors.torch.save(tables))
+    report = make_report(run, config, interactions.describe(), valid, test, published)
+    return Result(report, run)

@@ -1,0 +1,180 @@
+"""A training run between two epochs: everything that the next epoch depends on, and its file.
+
+The file is one safetensors (never a pickle), replaced atomically, so that a run that was killed
+goes on from its last whole epoch and ends exactly as an uninterrupted one would.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn, optim
+
+from core.errors import CheckpointCorruptError, ConfigError
+from core.registry import LocalStore
+from core.samplers import ADAR
+from trainer.encoders import Encoder
+
+STATE_FILE = "training.safetensors"
+_NEVER = float("-inf")
+_FREE_TO_CHANGE = {"epochs", "patience", "device"}
+
+
+@dataclass
+class Diffusion:
+    """The generative sampler and the optimiser that trains it."""
+
+    sampler: ADAR
+    optimizer: optim.Optimizer
+
+
+@dataclass
+class Run:
+    """Models, optimisers, randomness and the record so far.
+
+    Attributes:
+        encoder: being trained.
+        optimizer: the encoder's.
+        diffusion: the sampler and its optimiser, or None for plain training.
+        generator: draws batches, negatives, noise.
+        epoch: whole epochs done.
+        seconds: training time of each, without evaluation.
+        history: the validations, each with its `epoch`.
+        best_epoch: the epoch of the best validation; 0 before the first.
+        best_metric: its value.
+        evaluations_since_best: validations since then.
+        best_histogram: (T+1) counts of t* in the best epoch.
+        best_state: weights of the best epoch, by the names of `_modules`.
+    """
+
+    encoder: Encoder
+    optimizer: optim.Optimizer
+    diffusion: Diffusion | None
+    generator: torch.Generator
+    epoch: int = 0
+    seconds: list[float] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_metric: float = _NEVER
+    evaluations_since_best: int = 0
+    best_histogram: list[int] = field(default_factory=list)
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    def note(self, metrics: dict[str, float], value: float, histogram: list[int]) -> None:
+        """Record a validation; where `value` is the best so far, keep the weights."""
+        self.history.append({"epoch": self.epoch, **metrics})
+        self.evaluations_since_best += 1
+        if value > self.best_metric:
+            self.best_epoch, self.best_metric = self.epoch, value
+            self.evaluations_since_best = 0
+            self.best_histogram = histogram
+            self.best_state = {k: v.detach().clone() for k, v in self._weights().items()}
+
+    def restore_best(self) -> None:
+        """Put the best epoch's weights in place; nothing happens before the first validation."""
+        if self.best_state:
+            self._set_weights(self.best_state)
+
+    def save(self, folder: Path, config: dict[str, Any]) -> None:
+        """Write the state to `folder`, in place of an older one, atomically."""
+        tensors = {f"now/{name}": tensor for name, tensor in self._weights().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best_state.items()}
+        for part, optimizer in self._optimizers().items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{part}/{index}/{name}": slots[name] for name in slots}
+        tensors["random/run"] = self.generator.get_state()
+        tensors["random/torch"] = torch.get_rng_state()
+        record = {name: getattr(self, name) for name in _RECORD}
+        metadata = {"config": json.dumps(config), "record": json.dumps(record)}
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        LocalStore(folder).replace(STATE_FILE, safetensors.torch.save(whole, metadata))
+
+    def load(self, folder: Path, config: dict[str, Any]) -> bool:
+        """Take the state in `folder` up, if there is one; whether there was.
+
+        Raises:
+            ConfigError: it belongs to a run with another configuration.
+            CheckpointCorruptError: it cannot be read.
+        """
+        file = folder / STATE_FILE
+        if not file.exists():
+            return False
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            record = json.loads(metadata["record"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointCorruptError(f"{file} cannot be read: {error}") from error
+        _check_same(json.loads(metadata["config"]), config, file)
+        for name in _RECORD:
+            setattr(self, name, record[name])
+        self._set_weights(_below("now/", tensors))
+        self.best_state = _below("best/", tensors)
+        for part, optimizer in self._optimizers().items():
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _below(f"{part}/", tensors).items():
+                index, slot = name.split("/")
+                slots.setdefault(int(index), {})[slot] = tensor
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.generator.set_state(tensors["random/run"])
+        torch.set_rng_state(tensors["random/torch"])
+        return True
+
+    def _modules(self) -> dict[str, Encoder | nn.Module]:
+        modules: dict[str, Encoder | nn.Module] = {"encoder": self.encoder}
+        if self.diffusion is not None:
+            modules["sampler"] = self.diffusion.sampler
+        return modules
+
+    def _optimizers(self) -> dict[str, optim.Optimizer]:
+        optimizers = {"encoder_optimizer": self.optimizer}
+        if self.diffusion is not None:
+            optimizers["diffusion_optimizer"] = self.diffusion.optimizer
+        return optimizers
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {
+            f"{part}/{name}": tensor
+            for part, module in self._modules().items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        for part, module in self._modules().items():
+            module.load_state_dict(_below(f"{part}/", weights))
+
+
+_RECORD = (
+    "epoch",
+    "seconds",
+    "history",
+    "best_epoch",
+    "best_metric",
+    "evaluations_since_best",
+    "best_histogram",
+)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _check_same(saved: dict[str, Any], wanted: dict[str, Any], file: Path) -> None:
+    wanted = json.loads(json.dumps(wanted))
+    differing = [
+        f"{name}: {saved.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in sorted(saved.keys() | wanted.keys())
+        if name not in _FREE_TO_CHANGE and saved.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{file} belongs to another run ({'; '.join(differing)}): "
+            "resume with its settings, or choose another folder"
+        )
