@@ -130,6 +130,8 @@ def read_parquet(path: Path) -> Pairs:
     def column(name: str, kind: object) -> list[object]:
         values = table.column(places[name])
         try:
+            if name == "timestamp" and pa.types.is_temporal(values.type):
+                values = pc.cast(values, pa.int64())
             values = pc.cast(values, kind)
         except pa.ArrowException as error:
             raise DataError(f"{path}: column {header[places[name]]!r}: {error}") from error
@@ -142,8 +144,6 @@ def read_parquet(path: Path) -> Pairs:
     items = [str(value) for value in column("item", pa.string())]
     times: list[float] = []
     if "timestamp" in places:
-        if pa.types.is_temporal(table.column(places["timestamp"]).type):
-            column("timestamp", pa.int64())
         times = [
             _time(path, row, str(value), str(value))
             for row, value in enumerate(column("timestamp", pa.float64()), start=1)
