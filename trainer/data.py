@@ -10,7 +10,8 @@ from jaxtyping import Int64, Shaped
 
 from core.errors import ConfigError, DataError
 from trainer import synthetic
-from trainer.readers import Pairs, read_pairs
+from trainer.lines import Pairs
+from trainer.readers import read_pairs
 from trainer.split import split_off_test, split_off_valid
 
 HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix

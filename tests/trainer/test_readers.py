@@ -46,6 +46,9 @@ def test_equal_timestamps_keep_the_order_of_the_file(tmp_path: Path) -> None:
         [30, 10, 20],
         [3.0, 1.0, 2.0],
         pa.array([3, 1, 2], pa.timestamp("us")),
+        pa.array(
+            [1_700_000_000_000_003_001 + step for step in (2000, 0, 1000)], pa.timestamp("ns")
+        ),
     ],
 )
 def test_parquet_with_numbers_or_dates_as_timestamps(tmp_path: Path, timestamps: object) -> None:
@@ -89,6 +92,13 @@ def test_arrays(tmp_path: Path) -> None:
 def test_arrays_of_another_shape_or_type_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "pairs.npy", array)
     with pytest.raises(DataError, match=re.escape(str(array.shape))):
+        read_pairs(tmp_path / "pairs.npy")
+
+
+def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "pairs.npy").open("wb") as file:
+        np.savez(file, np.zeros((3, 2), int))
+    with pytest.raises(DataError, match="an archive of several"):
         read_pairs(tmp_path / "pairs.npy")
 
 
