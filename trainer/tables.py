@@ -80,7 +80,7 @@ def read_parquet(path: Path) -> Pairs:
         try:
             if name == "timestamp" and pa.types.is_temporal(values.type):
                 values = pc.cast(values, pa.int64())
-            # Nanoseconds do not fit float64 exactly; to the nearest 256 is good enough for an order.
+            # float64 rounds nanoseconds to 256 of them, which is good enough for an order.
             values = pc.cast(values, kind, safe=name != "timestamp")
         except pa.ArrowException as error:
             raise DataError(f"{path}: column {header[places[name]]!r}: {error}") from error
