@@ -1,15 +1,17 @@
 """Interactions: who took what, split into what is learnt from, chosen by and judged on."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from core.errors import DataError
+from core.errors import ConfigError, DataError
 from trainer import synthetic
-from trainer.readers import Pairs, read_pairs
+from trainer.lines import Pairs
+from trainer.readers import read_pairs
 from trainer.split import split_off_test, split_off_valid
 
 HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix
@@ -82,7 +84,7 @@ def load(
     """Reads a data set in any of the forms of `readers`, or generates one.
 
     A single file is split at random, per user. A directory has `train`, `test*` and perhaps
-    `valid*` files; of several tests the first by name is `test`, the others are `extra_tests`.
+    `valid*` files; of several the first by name counts, and the others are `extra_tests`.
     Without a validation file, validation pairs come out of train. A pair met twice counts once:
     the first time in a file; in train before valid before test.
 
@@ -98,17 +100,51 @@ def load(
 
     Raises:
         DataError: a file is missing, empty or cannot be read; the message says where.
+        ConfigError: a fraction is out of range.
     """
-    if path is None:
-        users, items = synthetic.generate(seed=seed).T.astype(str).tolist()
-        return _from_parts(
-            "synthetic", {"all": (users, items)}, seed, test_fraction, valid_fraction
+    if not (0 <= test_fraction < 1 and 0 <= valid_fraction < 1):
+        raise ConfigError(
+            f"fractions must be in [0, 1), not {test_fraction} for test, {valid_fraction} for valid"
         )
-    if path.is_dir():
-        parts = {name: read_pairs(file) for name, file in _files(path).items()}
+    if path is None:
+        name, parts = "synthetic", {"all": _generated(seed)}
+    elif path.is_dir():
+        name = path.resolve().name
+        parts = {part: read_pairs(file) for part, file in _files(path).items()}
     else:
-        parts = {"all": read_pairs(path)}
-    return _from_parts(path.stem, parts, seed, test_fraction, valid_fraction)
+        name, parts = path.stem, {"all": read_pairs(path)}
+    user_ids = _number(users for users, _ in parts.values())
+    item_ids = _number(items for _, items in parts.values())
+    arrays = {
+        part: np.array(
+            [[user_ids[user] for user in users], [item_ids[item] for item in items]], dtype=np.int64
+        ).T
+        for part, (users, items) in parts.items()
+    }
+    rng = np.random.default_rng(seed)
+    splits = _splits(arrays, len(item_ids), test_fraction, valid_fraction, rng)
+    test = next(part for part in splits if part.startswith("test"))
+    if not len(splits[test]):
+        raise DataError(
+            f"{name}: nothing to test on; users need at least 3 interactions, and test pairs must "
+            "not be in train"
+        )
+    return Interactions(
+        name=name,
+        num_users=len(user_ids),
+        num_items=len(item_ids),
+        train=splits.pop("train"),
+        valid=splits.pop("valid"),
+        test=splits.pop(test),
+        user_labels=np.array(list(user_ids)),
+        item_labels=np.array(list(item_ids)),
+        extra_tests=splits,
+    )
+
+
+def _generated(seed: int) -> Pairs:
+    users, items = synthetic.generate(seed=seed).T.astype(str).tolist()
+    return users, items
 
 
 def _files(directory: Path) -> dict[str, Path]:
@@ -129,49 +165,32 @@ def _files(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _from_parts(
-    name: str, parts: dict[str, Pairs], seed: int, test_fraction: float, valid_fraction: float
-) -> Interactions:
-    """Numbers the labels, drops what is doubled, and splits what is not yet split."""
-    user_ids = _number([users for users, _ in parts.values()])
-    item_ids = _number([items for _, items in parts.values()])
-    num_users, num_items = len(user_ids), len(item_ids)
-    arrays = {
-        part: np.array(
-            [[user_ids[user] for user in users], [item_ids[item] for item in items]], dtype=np.int64
-        ).T
-        for part, (users, items) in parts.items()
-    }
-    rng = np.random.default_rng(seed)
+def _splits(
+    parts: dict[str, np.ndarray],
+    num_items: int,
+    test_fraction: float,
+    valid_fraction: float,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Drops what is doubled and splits what is not yet split; `train` and `valid` come first."""
     nothing = np.empty((0, 2), dtype=np.int64)
-    if "all" in arrays:
-        train, test = split_off_test(_fresh(arrays["all"], nothing, num_items), test_fraction, rng)
-        arrays = {"train": train, "test": test}
-    train = _fresh(arrays.pop("train"), nothing, num_items)
-    valid_names = [part for part in arrays if part.startswith("valid")]
-    if valid_names:
-        valid = _fresh(arrays.pop(valid_names[0]), train, num_items)
-    else:
+    if "all" in parts:
+        pairs = _fresh(parts["all"], nothing, num_items)
+        train, test = split_off_test(pairs, test_fraction, rng)
+        parts = {"train": train, "test": test}
+    train = _fresh(parts["train"], nothing, num_items)
+    held_out = {part: pairs for part, pairs in parts.items() if part != "train"}
+    given = next((part for part in held_out if part.startswith("valid")), None)
+    if given is None:
         train, valid = split_off_valid(train, valid_fraction, rng)
+    else:
+        valid = _fresh(held_out.pop(given), train, num_items)
     seen = np.concatenate([train, valid])
-    held_out = {part: _fresh(pairs, seen, num_items) for part, pairs in arrays.items()}
-    test = held_out.pop(next(part for part in held_out if part.startswith("test")))
-    if not len(test):
-        raise DataError(f"{name}: nothing is left to test on; users need at least 3 interactions")
-    return Interactions(
-        name=name,
-        num_users=num_users,
-        num_items=num_items,
-        train=train,
-        valid=valid,
-        test=test,
-        user_labels=np.array(list(user_ids)),
-        item_labels=np.array(list(item_ids)),
-        extra_tests=held_out,
-    )
+    held_out = {part: _fresh(pairs, seen, num_items) for part, pairs in held_out.items()}
+    return {"train": train, "valid": valid, **held_out}
 
 
-def _number(columns: list[list[str]]) -> dict[str, int]:
+def _number(columns: Iterable[list[str]]) -> dict[str, int]:
     """Contiguous ids in the labels' own order."""
     labels = {label for column in columns for label in column}
     if all(label.isascii() and label.isdigit() for label in labels):

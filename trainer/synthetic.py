@@ -12,16 +12,17 @@ def generate(
     num_items: int = 1000,
     mean_items: float = 20.0,
     exponent: float = 0.8,
-    num_tastes: int = 8,
-    strength: float = 3.0,
+    num_tastes: int = 4,
+    strength: float = 5.0,
     seed: int = 0,
 ) -> Int64[np.ndarray, "N 2"]:
     """Pairs that a model of tastes can learn and a ranking by popularity cannot.
 
     User u takes n_u items one after the other, without replacement, item i with probability
     proportional to (rank of i)^-exponent * exp(strength <taste of u, kind of i>). Tastes and kinds
-    are unit vectors of independent directions, so that popularity keeps its power law over all
-    users, up to the head, which saturates: nobody takes an item twice. n_u - 5 is geometric.
+    are unit vectors of independent directions, so that neither favours an item over all users.
+    Nobody takes an item twice, so the head of the power law saturates, the sooner the stronger
+    tastes are: at the defaults a fit to the counts gives an exponent of 0.7. n_u - 5 is geometric.
 
     Args:
         num_users: U >= 1.

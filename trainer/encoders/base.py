@@ -1,7 +1,7 @@
 """What the co-training loop asks of an encoder, so that anybody's own `nn.Module` can be one."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -59,15 +59,15 @@ class Encoder(Protocol):
         """Takes back what `state_dict` gave."""
         ...
 
-    def train(self, mode: bool = ...) -> Self:
+    def train(self, mode: bool = ...) -> "Encoder":
         """Switches dropout and the like on."""
         ...
 
-    def eval(self) -> Self:
+    def eval(self) -> "Encoder":
         """Switches dropout and the like off."""
         ...
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> "Encoder":
         """Moves everything to a device."""
         ...
 

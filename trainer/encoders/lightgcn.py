@@ -101,8 +101,8 @@ def normalised_adjacency(
         # "Sparse CSR tensor support is in beta state": the one product used here is tested.
         warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
         return torch.sparse_csr_tensor(
-            torch.from_numpy(starts),
-            torch.from_numpy(columns),
+            torch.from_numpy(starts.astype(np.int32)),  # MKL's own index type: int64 would be
+            torch.from_numpy(columns.astype(np.int32)),  # converted in every product
             torch.from_numpy(values.astype(np.float32)),
             size=(n, n),
             check_invariants=True,
