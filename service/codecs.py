@@ -335,9 +335,14 @@ def _with_nan(text: bytes) -> Any:
     if b"NaN" not in text and b"Infinity" not in text:
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_bounded)
     except (ValueError, RecursionError):
         return None
+
+
+def _bounded(digits: str) -> float:
+    """As orjson does: what 64 bits cannot hold is a float, infinite in the end."""
+    return int(digits) if len(digits) < 19 else float(digits)
 
 
 def _offset(entry: Any) -> int:
