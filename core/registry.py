@@ -152,7 +152,8 @@ class Registry:
 
     def models(self) -> list[str]:
         """The names of the models that have a live version."""
-        return [name for name in self.store.folders("") if self.live(name) is not None]
+        names = [name for name in self.store.folders("") if _NAME.fullmatch(name)]
+        return [name for name in names if self.live(name) is not None]
 
     def versions(self, model: str) -> list[str]:
         """A model's versions, oldest first."""
@@ -161,9 +162,10 @@ class Registry:
     def live(self, model: str) -> str | None:
         """The version that LATEST names, or None where nothing is published."""
         try:
-            return self.store.read(f"{checked_name(model)}/{LATEST}").decode().strip() or None
+            content = self.store.read(f"{checked_name(model)}/{LATEST}")
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return content.decode(errors="replace").strip() or None
 
     def manifest(self, model: str, version: str) -> Manifest:
         """A version's manifest.

@@ -1,0 +1,339 @@
+"""The bounded queue and the one model thread: prepare, sample, finish.
+
+The event loop accepts a job or refuses it; the thread computes jobs one at a time, in order; the
+answer goes back through `loop.call_soon_threadsafe`. All counting happens on the event loop, so
+nothing here is locked.
+
+Each job has its own generator, so its answer does not depend on what else is served. Jobs are not
+merged: on a CPU that gains nothing. `_compute` is the seam for a device on which it does: it may
+take a list of jobs, and the three stages may then overlap.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.errors import (
+    DeadlineExceededError,
+    NonFiniteError,
+    NotReadyError,
+    OutOfRangeError,
+    OverloadedError,
+)
+from core.samplers import NegativeSampler, Query
+from core.transition import Transition
+from service.codecs import Inputs
+from service.params import Params
+
+SMOOTHING = 0.1  # of the measured seconds per row: about the last ten jobs count
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, resolved: nothing about it can change any more.
+
+    Attributes:
+        sampler: of the one version that answers.
+        inputs: arrays, shapes checked.
+        params: scalars.
+        rule: for t*.
+        seed: of the request's own noise.
+        wanted: what to answer with, see `params.RETURNS`.
+        size: bytes held until it is answered, of body and answer.
+        deadline: on `time.monotonic`'s clock; past it the job is dropped.
+        observe: called in the model thread with t*, (B,).
+    """
+
+    sampler: NegativeSampler
+    inputs: Inputs
+    params: Params
+    rule: Transition
+    seed: int
+    wanted: tuple[str, ...]
+    size: int
+    deadline: float | None = None
+    observe: Callable[[Tensor], None] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job came to.
+
+    Attributes:
+        tensors: name -> tensor, in the order of the answer.
+        queue_seconds: from acceptance to its turn.
+        sample_seconds: in the model thread.
+    """
+
+    tensors: dict[str, Tensor]
+    queue_seconds: float
+    sample_seconds: float
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    job: Job
+    future: asyncio.Future[Result]
+    loop: asyncio.AbstractEventLoop
+    at: float
+
+
+class Engine:
+    """Accepts jobs up to a bound, computes them one by one, loses none.
+
+    Args:
+        max_rows: most rows accepted and not yet answered.
+        max_bytes: most bytes of them.
+        threads: of one torch operation.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int, threads: int) -> None:
+        self.max_rows, self.max_bytes, self.threads = max_rows, max_bytes, threads
+        self.rows = 0
+        self.bytes = 0
+        self.draining = False
+        self._dying = False
+        self._seconds_per_row = 0.0
+        self._waiting: queue.SimpleQueue[_Accepted | None] = queue.SimpleQueue()
+        self._accepted: dict[int, _Accepted] = {}
+        self._thread = threading.Thread(target=self._run, name="turnpoint-model", daemon=True)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Start the model thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model thread runs."""
+        return self._thread.is_alive() and not self._dying
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long what is accepted will take, by the measured rate; 1 before any measure."""
+        return self.rows * self._seconds_per_row if self._seconds_per_row else 1.0
+
+    def check_alive(self) -> None:
+        """Refuse everything once there is nobody to compute it.
+
+        Raises:
+            NotReadyError: draining, or the model thread is dead.
+        """
+        if not self.alive:
+            raise NotReadyError("the model thread is not running; the service must be restarted")
+        if self.draining:
+            raise NotReadyError("the service is shutting down; ask another replica")
+
+    def check_room(self, rows: int, size: int) -> None:
+        """Refuse what there is no room for; asked early, it spares reading the body.
+
+        Raises:
+            NotReadyError: see `check_alive`.
+            OverloadedError: the queue would exceed its bound in rows or in bytes.
+        """
+        self.check_alive()
+        if self.rows + rows > self.max_rows or self.bytes + size > self.max_bytes:
+            raise OverloadedError(
+                f"the queue holds {self.rows} rows and {self.bytes} bytes, at most {self.max_rows} "
+                f"and {self.max_bytes}: ask again after Retry-After",
+                retry_after=self.drain_seconds,
+            )
+
+    def submit(self, job: Job) -> asyncio.Future[Result]:
+        """Accept a job; cancelling the future drops it if its turn has not come.
+
+        Raises:
+            NotReadyError, OverloadedError: see `check_room`.
+        """
+        self.check_room(job.inputs.rows, job.size)
+        loop = asyncio.get_running_loop()
+        accepted = _Accepted(job, loop.create_future(), loop, time.monotonic())
+        self._accepted[id(accepted)] = accepted
+        self.rows += job.inputs.rows
+        self.bytes += job.size
+        self._idle.clear()
+        self._waiting.put(accepted)
+        return accepted.future
+
+    async def close(self, patience: float) -> None:
+        """Accept no more, answer what was accepted, end the thread.
+
+        Args:
+            patience: seconds to wait; what is left then fails with `NotReadyError`.
+        """
+        self.draining = True
+        try:
+            async with asyncio.timeout(patience):
+                await self._idle.wait()
+        except TimeoutError:
+            self._abandon("the service was shut down before the request's turn came")
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join, patience)
+
+    def _run(self) -> None:
+        """The model thread. An exception fails its job; whatever is worse fails them all."""
+        torch.set_num_threads(self.threads)
+        last: _Accepted | None = None
+        try:
+            while (last := self._waiting.get()) is not None:
+                self._turn(last)
+        finally:
+            if last is not None:
+                self._dying = True
+                _tell(last.loop, self._abandon, "the model thread died; the service must restart")
+
+    def _turn(self, accepted: _Accepted) -> None:
+        """One job: drop it if nobody waits for it any more, else compute it."""
+        job, began = accepted.job, time.monotonic()
+        outcome: Result | Exception | None = None  # None: the caller hung up
+        if job.deadline is not None and began > job.deadline:
+            late = (began - job.deadline) * 1000
+            outcome = DeadlineExceededError(
+                f"its turn came {late:.0f} ms after the deadline of X-Request-Timeout-Ms: "
+                "allow more time or ask for less"
+            )
+        elif not accepted.future.cancelled():
+            try:
+                tensors = _compute(job)
+                outcome = Result(tensors, began - accepted.at, time.monotonic() - began)
+            except Exception as error:
+                outcome = error
+        _tell(accepted.loop, self._settle, accepted, outcome)
+
+    def _settle(self, accepted: _Accepted, outcome: Result | Exception | None) -> None:
+        """On the event loop: give back the room, hand over the outcome."""
+        if self._accepted.pop(id(accepted), None) is None:
+            return
+        job, future = accepted.job, accepted.future
+        self.rows -= job.inputs.rows
+        self.bytes -= job.size
+        if not self._accepted:
+            self._idle.set()
+        if isinstance(outcome, Result):
+            measured = outcome.sample_seconds / job.inputs.rows
+            known = self._seconds_per_row or measured
+            self._seconds_per_row = known + SMOOTHING * (measured - known)
+        if future.done():
+            return
+        if isinstance(outcome, Result):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome or NotReadyError("dropped"))
+
+    def _abandon(self, why: str) -> None:
+        """On the event loop: fail everything that was accepted and not answered."""
+        for accepted in list(self._accepted.values()):
+            self._settle(accepted, NotReadyError(why))
+
+
+@torch.inference_mode()
+def _compute(job: Job) -> dict[str, Tensor]:
+    """The three stages of a job."""
+    query = prepare(job)
+    return finish(job, query, sample(job, query))
+
+
+def prepare(job: Job) -> Query:
+    """float32 inputs, checked, with mu- per row.
+
+    Raises:
+        NonFiniteError: a number that is not finite, or a score that is not.
+    """
+    inputs = job.inputs
+    users, positives = inputs.users.float(), inputs.positives.float()
+    # Not finite where any factor is not (inf 0 = nan), and where finite factors overflow:
+    # one pass over the rows tells of everything that could go wrong below.
+    score = (users * positives).sum(-1)
+    if not score.isfinite().all():
+        _refuse_first({"users": users, "positives": positives}, score)
+    given = None if inputs.threshold is None else inputs.threshold.float()
+    if given is not None and not given.isfinite().all():
+        row = int((~given.isfinite()).nonzero()[0])
+        raise NonFiniteError(
+            f"threshold row {row} holds {float(given[row])}; every threshold must be finite"
+        )
+    return Query(users, positives, job.rule, job.params.threshold(given, score))
+
+
+def sample(job: Job, query: Query) -> dict[str, Tensor]:
+    """t*, the law there, and the draws, by the request's own generator.
+
+    On the CPU torch's generator takes the low 32 bits of a seed; seeds equal there draw alike.
+
+    Raises:
+        NonFiniteError: inputs so large that the law overflows float32.
+    """
+    generator = torch.Generator().manual_seed(job.seed)
+    law = job.sampler.law(query, generator)
+    settled = (law.mean + law.std).sum(-1).isfinite()
+    if not settled.all():
+        raise NonFiniteError(
+            f"users row {int((~settled).nonzero()[0])} is finite, but its law overflows float32; "
+            "embeddings must be of the magnitude that the model was trained on"
+        )
+    if job.observe is not None:
+        job.observe(law.transition)
+    found = {"transition": law.transition, "mean": law.mean, "std": law.std}
+    if {"negatives", "scores"} & set(job.wanted):
+        found["negatives"] = law.draw(job.params.n, generator)
+    return found
+
+
+def finish(job: Job, query: Query, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the answer, in its dtype.
+
+    Raises:
+        OutOfRangeError: float16 was asked for and cannot hold a number.
+    """
+    answer: dict[str, Tensor] = {}
+    if "negatives" in job.wanted:
+        answer["negatives"] = found["negatives"]
+    if "transition" in job.wanted:
+        answer["transition"] = found["transition"].long()
+    if "distribution" in job.wanted:
+        answer |= {"mean": found["mean"], "std": found["std"]}
+    if "scores" in job.wanted:
+        answer["scores"] = torch.einsum("bd,bnd->bn", query.users, found["negatives"])
+    dtype = job.params.torch_dtype
+    for name, tensor in answer.items():
+        if tensor.is_floating_point() and tensor.dtype != dtype:
+            answer[name] = tensor.to(dtype)
+            if dtype == torch.float16 and not answer[name].isfinite().all():
+                raise OutOfRangeError(
+                    f"dtype = 'float16' cannot hold {name}, which goes beyond 65504; "
+                    "ask for bfloat16 or float32"
+                )
+    return answer
+
+
+def _refuse_first(fields: dict[str, Tensor], score: Tensor) -> None:
+    """Name the first number that is not finite, or the first score."""
+    for name, values in fields.items():
+        bad = (~values.isfinite()).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise NonFiniteError(
+                f"{name} row {row} holds {float(values[row, column])} in column {column}; "
+                "every number must be finite"
+            )
+    row = int((~score.isfinite()).nonzero()[0])
+    raise NonFiniteError(
+        f"users and positives row {row} are finite, but their score overflows float32; "
+        "embeddings must be of the magnitude that the model was trained on"
+    )
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
+    """Have the event loop call; a loop that is closed has nobody left to tell."""
+    try:
+        loop.call_soon_threadsafe(call, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

@@ -1,0 +1,194 @@
+"""`POST /negatives`: the story of one request."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from core.errors import MalformedError, TooLargeError
+from service import codecs, params
+from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
+from service.engine import Engine, Job, Result
+from service.limits import declared_length, read_body
+from service.metrics import Metrics
+from service.params import Params
+from service.registry import LoadedModel, Models
+from service.settings import Settings
+
+JSON_BYTES_PER_NUMBER = 20  # a float32 in decimal, with its comma, takes at most about 15
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a running application consists of.
+
+    Attributes:
+        codec: one thread for the format that takes time per number, JSON.
+    """
+
+    settings: Settings
+    models: Models
+    engine: Engine
+    metrics: Metrics
+    codec: ThreadPoolExecutor
+
+
+async def answer(service: Service, request: Request) -> Response:
+    """From a request to its negatives.
+
+    Raises:
+        RequestError, UnavailableError: see `core.errors`; the caller can mend it, or wait.
+        ClientDisconnect: nobody is left to answer.
+    """
+    arrived = time.monotonic()
+    loop, limits = asyncio.get_running_loop(), service.settings.server
+
+    # Before the body is read: everything that can be refused without it.
+    query = params.from_query(request.query_params.multi_items())
+    media = codecs.media_type(request.headers)
+    out = codecs.negotiate(request.headers.get("accept", ""), media)
+    deadline = _deadline(request.headers, arrived)
+    size = declared_length(request.headers) or 0
+    _check_json_size(media, size, limits.max_json_bytes)
+    service.engine.check_room(1, size)
+
+    # The body, in one buffer; then its arrays and the one version that answers.
+    body = await read_body(request)
+    received = time.monotonic()
+    _check_json_size(media, len(body), limits.max_json_bytes)
+    arrays: codecs.Arrays = {}
+    fields: dict[str, object] = {}
+    if media == JSON:
+        parse = partial(codecs.from_json, body, limits.max_json_rows)
+        arrays, fields = await loop.run_in_executor(service.codec, parse)
+    elif media == SAFETENSORS:
+        arrays = codecs.from_safetensors(body)
+    asked = params.combine(query, params.from_json(fields), limits.max_n)
+    model = await service.models.resolve(asked.model, asked.version)
+    if media == OCTET_STREAM:
+        arrays = codecs.from_octet_stream(body, model.sampler.dim)
+
+    # Into the queue, through the model thread, unless the caller hangs up meanwhile.
+    job = _job(service, asked, model, arrays, len(body), out, deadline)
+    accepted = time.monotonic()
+    result = await _unless_hung_up(request, service.engine.submit(job))
+    sampled = time.monotonic()
+    _count(service.metrics, model, job, result)
+
+    # The answer.
+    told = {"model": model.name, "version": model.version, "seed": job.seed}
+    encode = partial(codecs.encode, out, result.tensors, told)
+    response = await loop.run_in_executor(service.codec, encode) if out == JSON else encode()
+    response.headers["X-Model"] = model.name
+    response.headers["X-Model-Version"] = model.version
+    response.headers["X-Seed"] = str(job.seed)
+    response.headers["Server-Timing"] = _server_timing(
+        decode=accepted - received,
+        queue=result.queue_seconds,
+        sample=result.sample_seconds,
+        encode=time.monotonic() - sampled,
+    )
+    return response
+
+
+def _job(
+    service: Service,
+    asked: Params,
+    model: LoadedModel,
+    arrays: codecs.Arrays,
+    body_size: int,
+    out: str,
+    deadline: float | None,
+) -> Job:
+    """Everything about a request, resolved and checked."""
+    limits, sampler = service.settings.server, model.sampler
+    inputs = codecs.checked(arrays, sampler.dim, sampler.inputs, limits.max_rows)
+    wanted = codecs.wanted(asked.returns, out, asked.dtype)
+    answer_size = _answer_size(inputs, asked, sampler.dim, wanted, out)
+    if answer_size > limits.max_response_bytes:
+        raise TooLargeError(
+            f"the answer to {inputs.rows} rows with n = {asked.n} would have about {answer_size} "
+            f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n, or "
+            "for returns=distribution and draw from it"
+        )
+    return Job(
+        sampler=sampler,
+        inputs=inputs,
+        params=asked,
+        rule=asked.rule(sampler.transition, has_threshold=inputs.threshold is not None),
+        seed=params.fresh_seed() if asked.seed is None else asked.seed,
+        wanted=wanted,
+        size=body_size + answer_size,
+        deadline=deadline,
+        observe=partial(
+            service.metrics.transition_step.observe, model.name, num_steps=sampler.num_steps
+        ),
+    )
+
+
+def _answer_size(inputs: Inputs, asked: Params, dim: int, wanted: tuple[str, ...], out: str) -> int:
+    """Bytes of the answer's numbers, about."""
+    per_row = {
+        "negatives": asked.n * dim,
+        "transition": 2,  # int64 has the size of two floats
+        "distribution": 2 * dim,
+        "scores": asked.n,
+    }
+    numbers = inputs.rows * sum(per_row[name] for name in set(wanted))
+    return numbers * (JSON_BYTES_PER_NUMBER if out == JSON else asked.torch_dtype.itemsize)
+
+
+def _check_json_size(media: str, size: int, most: int) -> None:
+    if media == JSON and size > most:
+        raise TooLargeError(
+            f"a JSON body of {size} bytes; at most {most}: split the batch, or send "
+            f"{OCTET_STREAM} or {SAFETENSORS}, which are smaller and faster"
+        )
+
+
+def _deadline(headers: Headers, arrived: float) -> float | None:
+    """The time of `X-Request-Timeout-Ms` on the clock of `time.monotonic`."""
+    given = headers.get("x-request-timeout-ms")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and int(given[:12])):
+        raise MalformedError("X-Request-Timeout-Ms must be a whole number of milliseconds above 0")
+    return arrived + int(given[:12]) / 1000
+
+
+async def _unless_hung_up(request: Request, future: asyncio.Future[Result]) -> Result:
+    """The job's result; cancels it when the caller hangs up first."""
+    listening = asyncio.create_task(_hang_up(request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {future, listening}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not future.done():
+            raise ClientDisconnect
+        return future.result()
+    finally:
+        future.cancel()  # has no effect where it is done
+        listening.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> None:
+    metrics.queue_seconds.observe(result.queue_seconds)
+    metrics.sample_seconds.observe(result.sample_seconds)
+    metrics.batch_rows.observe(job.inputs.rows)
+    if "negatives" in result.tensors:
+        metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
+
+
+def _server_timing(**seconds: float) -> str:
+    """Milliseconds by stage."""
+    return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in seconds.items())

@@ -1,0 +1,296 @@
+"""Which models are served: watch the registry, verify, warm up, swap.
+
+A `LoadedModel` never changes. A swap replaces one entry of a mapping, so a request that has
+resolved its model keeps it to the end, however many swaps happen meanwhile. All reading, verifying
+and warming up happens in threads of its own, never on the event loop.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from core.checkpoint import Manifest, unpack, warm_up
+from core.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMissingError,
+    CheckpointRefusedError,
+    ConfigError,
+    NotReadyError,
+    UnknownModelError,
+    UnknownVersionError,
+)
+from core.registry import Registry
+from core.samplers import NegativeSampler
+from service.metrics import Metrics
+from service.settings import RegistrySettings, masked
+
+R = TypeVar("R")
+log = logging.getLogger("turnpoint.service")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One version of one model, verified and warm."""
+
+    name: str
+    version: str
+    sampler: NegativeSampler
+    manifest: Manifest
+    loaded_at: float = field(default_factory=time.time)
+
+    @property
+    def method(self) -> str:
+        """adar, ..."""
+        return self.manifest.method
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the checkpoint was made."""
+        return time.time() - datetime.fromisoformat(self.manifest.created_at).timestamp()
+
+
+class Models:
+    """The live models, and a few versions beside them.
+
+    Args:
+        registry: where checkpoints are published.
+        settings: how often to look, and what to keep.
+        metrics: told of every swap.
+    """
+
+    def __init__(self, registry: Registry, settings: RegistrySettings, metrics: Metrics) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.live: Mapping[str, LoadedModel] = {}
+        self._metrics = metrics
+        self._kept: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
+        self._loading: dict[tuple[str, str], asyncio.Task[LoadedModel]] = {}
+        self._manifests: dict[tuple[str, str], Manifest] = {}
+        self._refused: dict[str, tuple[str, str]] = {}  # model -> version, why
+        self._unreachable = ""
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="turnpoint-registry")
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, patience: float = 30.0) -> None:
+        """Look once, then keep looking; a registry slower than `patience` does not hold us up."""
+        first = asyncio.Event()
+        self._watch = asyncio.create_task(self._keep_looking(first))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await first.wait()
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def resolve(self, name: str | None, version: str | None) -> LoadedModel:
+        """The one version that answers a request.
+
+        Raises:
+            NotReadyError: nothing is live under that name, or at all, yet.
+            UnknownModelError: no such model, or none is named and several are served.
+            UnknownVersionError: no such version, or one that must not be used.
+        """
+        live = self._live(name)
+        if version is None or version == live.version:
+            return live
+        key = (live.name, version)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._loading:
+            self._loading[key] = asyncio.create_task(self._fetch(*key))
+            self._loading[key].add_done_callback(lambda task: self._loaded(key, task))
+        try:
+            return await asyncio.shield(self._loading[key])
+        except (CheckpointError, ConfigError) as error:
+            raise UnknownVersionError(
+                f"version {version[:64]!r} cannot be served: {error}"
+            ) from error
+
+    def served(self) -> list[LoadedModel]:
+        """What is live now."""
+        return list(self.live.values())
+
+    def why_not_ready(self) -> str | None:
+        """What is missing before a request that names no model can be answered; None if nothing."""
+        wanted = self.settings.model
+        if wanted in self.live or (wanted is None and self.live):
+            return None
+        if self._unreachable:
+            return f"the registry cannot be read: {self._unreachable}"
+        refused = "; ".join(
+            f"{name} {version}: {why}" for name, (version, why) in self._refused.items()
+        )
+        what = f"model {wanted!r}" if wanted else "no model"
+        where = masked(self.registry.address)
+        missing = f"{what} is {'not ' if wanted else ''}published in {where}"
+        return f"{missing}; refused: {refused}" if refused else missing
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        """One model as `GET /models` shows it.
+
+        Raises:
+            UnknownModelError: it is not live.
+        """
+        if name not in self.live:
+            raise UnknownModelError(self._unknown(name))
+        live = self.live[name]
+        manifest = live.manifest
+        versions = await self._in_thread(self._versions, name)
+        return {
+            "name": name,
+            "live": live.version,
+            "method": manifest.method,
+            "dim": manifest.dim,
+            "num_steps": manifest.num_steps,
+            "denoiser": manifest.denoiser,
+            "transition": dict(manifest.transition),
+            "inputs": list(live.sampler.inputs),
+            "age_seconds": live.age_seconds,
+            "metrics": dict(manifest.metrics),
+            "versions": versions,
+        }
+
+    async def poll(self) -> None:
+        """Look once for new versions of every model."""
+        try:
+            names = await self._in_thread(self.registry.models)
+            self._unreachable = ""
+        except Exception as error:
+            if not self._unreachable:
+                log.warning("the registry cannot be read, what is live stays: %s", error)
+            self._unreachable = masked(f"{type(error).__name__}: {error}")
+            return
+        for name in names:
+            await self._follow(name)
+
+    def _live(self, name: str | None) -> LoadedModel:
+        wanted = name or self.settings.model
+        if wanted is None and len(self.live) > 1:
+            raise UnknownModelError(
+                f"several models are served ({', '.join(sorted(self.live))}): name one with model="
+            )
+        if wanted is None and self.live:
+            wanted = next(iter(self.live))
+        if wanted is not None and wanted in self.live:
+            return self.live[wanted]
+        if name is None or not self.live:
+            raise NotReadyError(
+                self.why_not_ready() or "not ready", retry_after=self.settings.poll_seconds
+            )
+        raise UnknownModelError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        return f"no model {name[:64]!r}; served: {', '.join(sorted(self.live)) or 'none yet'}"
+
+    async def _keep_looking(self, first: asyncio.Event) -> None:
+        while True:
+            await self.poll()
+            first.set()
+            await asyncio.sleep(self.settings.poll_seconds)
+
+    async def _follow(self, name: str) -> None:
+        """Make the registry's live version ours, or say once why not."""
+        version, live = "", self.live.get(name)
+        try:
+            published = await self._in_thread(self.registry.live, name)
+            bad, _ = self._refused.get(name, ("", ""))
+            if published is None or published in {bad, live.version if live else None}:
+                return
+            version = published
+            model = self._kept.get((name, version))
+            if model is None:
+                model = await self._in_thread(self._load, name, version)
+            if live:
+                _check_same_dim(live, model)
+        except Exception as error:
+            self._refuse(name, version, error)
+            return
+        self._refused.pop(name, None)
+        self.live = {**self.live, name: model}
+        if live:
+            self._keep(live)
+        self._metrics.swaps.labels(name, "ok").inc()
+        log.info("model %s: version %s is live", name, version)
+
+    def _refuse(self, name: str, version: str, error: Exception) -> None:
+        """Count and log a version that will not be live; remember it, so that it is said once.
+
+        A version that is missing or unreadable may appear yet: it is tried again.
+        """
+        match error:
+            case CheckpointMissingError():
+                result = "missing"
+            case CheckpointCorruptError():
+                result = "corrupt"
+            case OSError():
+                result = "unreachable"
+            case _:
+                result = "refused"
+        lasting = result in {"corrupt", "refused"}
+        told = self._refused.get(name) == ("" if not lasting else version, str(error))
+        self._refused[name] = (version if lasting else "", str(error))
+        if not told:
+            self._metrics.swaps.labels(name, result).inc()
+            log.warning(
+                "model %s: version %s is %s, the old stays: %s", name, version, result, error
+            )
+
+    def _load(self, name: str, version: str) -> LoadedModel:
+        """Read, verify, warm up."""
+        sampler, manifest = unpack(self.registry.read(name, version))
+        warm_up(sampler)
+        return LoadedModel(name, version, sampler, manifest)
+
+    async def _fetch(self, name: str, version: str) -> LoadedModel:
+        model = await self._in_thread(self._load, name, version)
+        self._keep(model)
+        return model
+
+    def _loaded(self, key: tuple[str, str], task: asyncio.Task[LoadedModel]) -> None:
+        del self._loading[key]
+        if not task.cancelled():
+            task.exception()  # seen, even where every caller has hung up
+
+    def _keep(self, model: LoadedModel) -> None:
+        """Remember a version that is not live; forget the one used longest ago."""
+        self._kept[(model.name, model.version)] = model
+        while len(self._kept) > self.settings.versions_kept:
+            self._kept.popitem(last=False)
+
+    def _versions(self, name: str) -> list[dict[str, str]]:
+        """Every whole version, oldest first; manifests never change and are read once."""
+        for version in self.registry.store.folders(name):
+            if (name, version) not in self._manifests:
+                with suppress(CheckpointError, ConfigError):
+                    self._manifests[(name, version)] = self.registry.manifest(name, version)
+        return [
+            {"version": version, "created_at": manifest.created_at, "sha256": manifest.sha256}
+            for version in self.registry.store.folders(name)
+            if (manifest := self._manifests.get((name, version))) is not None
+        ]
+
+    async def _in_thread(self, call: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+
+def _check_same_dim(live: LoadedModel, new: LoadedModel) -> None:
+    """Callers send embeddings of the live dimension; no swap may change it under them."""
+    if live.sampler.dim != new.sampler.dim:
+        raise CheckpointRefusedError(
+            f"it has dimension {new.sampler.dim}, the live one {live.sampler.dim}: "
+            "publish it under another model name"
+        )
