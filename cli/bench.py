@@ -6,10 +6,11 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+Format = Literal["octet-stream", "safetensors", "json"]
 WARM_UP_CALLS = 3
 
 
@@ -19,7 +20,7 @@ class Load:
 
     rows: int
     n: int
-    format: str
+    format: Format
     concurrency: int
     seconds: float
 
@@ -29,7 +30,7 @@ def bench(
     rows: Annotated[int, typer.Option(help="rows per request")] = 2048,
     n: Annotated[int, typer.Option(help="negatives per row")] = 8,
     format: Annotated[  # noqa: A002
-        str, typer.Option(help="octet-stream, safetensors or json")
+        Format, typer.Option(help="of request and answer")
     ] = "octet-stream",
     concurrency: Annotated[int, typer.Option(help="callers at once")] = 1,
     seconds: Annotated[float, typer.Option(help="how long")] = 10.0,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bench import Format
+
 if TYPE_CHECKING:
     import numpy as np
     from turnpoint_client import Client
@@ -24,12 +26,14 @@ EPOCHS = 15
 ROWS, N = 1024, 8
 CALLS = 10
 START_SECONDS = 60
-FORMATS = {
+WIDTH = 100  # of the tables, where there is no terminal
+FORMATS: dict[Format, tuple[str, str]] = {
     "octet-stream": ("application/octet-stream", "pairs.f32"),
     "safetensors": ("application/x-safetensors", "pairs.safetensors"),
     "json": ("application/json", "pairs.json"),
 }
 RULES = ("score_aware", "calibrated", "theorem", "exact", "random", "fixed", "mixed")
+BINS = 25
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -45,6 +49,8 @@ def demo(
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     console.rule("1. train LightGCN + ADAR, and publish")
     users, positives, sampled = _train(data, console)
     _write_requests(users, positives)
@@ -155,15 +161,12 @@ def _formats_table(client: "Client", url: str, users: Any, positives: Any) -> An
     import numpy as np
     from rich.table import Table
 
-    table = Table(title=f"{ROWS} rows x {users.shape[1]}, n = {N}")
-    for name, justify in (
-        ("format", "left"),
-        ("negatives", "left"),
-        ("client ms (median)", "right"),
-        ("of it sampling ms", "right"),
-        ("curl", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = Table(title=f"{ROWS} rows x {users.shape[1]}, n = {N}; medians of {CALLS} calls")
+    table.add_column("format", no_wrap=True)
+    table.add_column("negatives", no_wrap=True)
+    table.add_column("client ms", justify="right")
+    table.add_column("sampling ms", justify="right")
+    table.add_column("curl", no_wrap=True)
     for name, (content_type, file) in FORMATS.items():
         times, sampling = [], []
         for _ in range(CALLS):
@@ -172,11 +175,8 @@ def _formats_table(client: "Client", url: str, users: Any, positives: Any) -> An
             times.append(1e3 * (time.perf_counter() - begin))
             sampling.append(answer.timings.get("sample", float("nan")))
         shape = " x ".join(map(str, answer.negatives.shape))
-        curled = _curl(
-            f"{url}/negatives?n={N}" if name != "json" else f"{url}/negatives",
-            content_type,
-            HOME / file,
-        )
+        path = "/negatives" if name == "json" else f"/negatives?n={N}"
+        curled = _curl(url + path, content_type, HOME / file)
         figures = (f"{np.median(times):.1f}", f"{np.median(sampling):.1f}")
         table.add_row(name, f"{shape} {answer.negatives.dtype}", *figures, curled)
     return table
@@ -210,10 +210,10 @@ def _rules_table(client: "Client", users: Any, positives: Any, sampled: Any) -> 
         caption=f"mean score of the positives {positive.mean():.3f}, "
         f"of sampled negatives {(users * sampled).sum(-1).mean():.3f}",
     )
-    table.add_column("transition")
+    table.add_column("transition", no_wrap=True)
     (steps,) = {model.num_steps or 1 for model in client.models() if model.name == MODEL}
-    table.add_column(f"t* from 0 to {steps}")
-    for name in ("mean t*", "mean score", "outscoring their positive"):
+    table.add_column(f"t* from 0 to {steps}", no_wrap=True, min_width=BINS)
+    for name in ("mean t*", "mean score", "above their positive"):
         table.add_column(name, justify="right")
     for rule in RULES:
         answer = client.negatives(
@@ -226,7 +226,7 @@ def _rules_table(client: "Client", users: Any, positives: Any, sampled: Any) -> 
         )
         assert answer.transition is not None
         assert answer.scores is not None
-        counts, _ = np.histogram(answer.transition, bins=25, range=(0, steps))
+        counts, _ = np.histogram(answer.transition, bins=BINS, range=(0, steps))
         harder = (answer.scores > positive[:, None]).mean()
         table.add_row(
             rule,

@@ -97,9 +97,7 @@ def test_the_answer_is_that_of_core_bit_by_bit(live_service: Live, rule: str, ro
     users, positives = pairs(rows, seed=rows)
     answer = post(live_service, f"n=3&seed=11&transition={rule}", octet(users, positives), OCTET)
     version = answer.headers["x-model-version"]
-    right = expected(
-        live_service.address, version, users, positives, seed=11, n=3, rule=rule
-    )
+    right = expected(live_service.address, version, users, positives, seed=11, n=3, rule=rule)
     assert torch.equal(read(answer)["negatives"], right)
     assert answer.headers["x-negatives-shape"] == f"{rows},3,{DIM}"
     assert answer.headers["x-negatives-dtype"] == "float32"
@@ -195,7 +193,9 @@ def test_half_precision_is_the_rounded_float32(live_service: Live, dtype: str) -
 def test_half_precision_inputs(live_service: Live, dtype: torch.dtype) -> None:
     users, positives = (array.to(dtype) for array in pairs(6))
     found = post(live_service, "seed=3", safe(users=users, positives=positives), SAFE)
-    same = post(live_service, "seed=3", safe(users=users.float(), positives=positives.float()), SAFE)
+    same = post(
+        live_service, "seed=3", safe(users=users.float(), positives=positives.float()), SAFE
+    )
     assert found.content == same.content
 
 
