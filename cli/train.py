@@ -36,11 +36,11 @@ def train(
     dim: Annotated[int, typer.Option(help="d, width of the embeddings")] = 64,
     epochs: Annotated[int, typer.Option(help="most passes over the training pairs")] = 100,
     batch_size: Annotated[int, typer.Option(help="pairs per step")] = 2048,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, of the encoder")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Adam's, of the encoder")] = 3e-3,
     diffusion_learning_rate: Annotated[
         float, typer.Option(help="Adam's, of the diffusion model")
     ] = 1e-3,
-    l2: Annotated[float, typer.Option(help="weight of the encoder's L2 penalty")] = 1e-4,
+    l2: Annotated[float, typer.Option(help="weight of the encoder's L2 penalty")] = 1e-3,
     eval_every: Annotated[int, typer.Option(help="epochs between validations")] = 5,
     patience: Annotated[
         int, typer.Option(help="validations without improvement before stopping")

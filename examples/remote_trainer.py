@@ -53,7 +53,7 @@ def recall(
 
 
 def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
-    """Recall@20 after `args.epochs`; with a client, its negatives join the loss with weight lambda."""
+    """Recall@20 after `args.epochs`; with a client, its negatives join the loss."""
     generator = torch.Generator().manual_seed(2)
     sizes = [int(train[:, 0].max()) + 1, int(torch.cat([train, test])[:, 1].max()) + 1]
     tables = [0.1 * torch.randn(size, dim, generator=generator) for size in sizes]

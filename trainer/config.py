@@ -51,9 +51,9 @@ class TrainConfig:
     standardize: bool = True
     epochs: int = 100
     batch_size: int = 2048
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     diffusion_learning_rate: float = 1e-3
-    l2: float = 1e-4
+    l2: float = 1e-3
     eval_every: int = 5
     patience: int = 4
     metric: str = "recall@20"

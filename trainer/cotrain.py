@@ -91,10 +91,10 @@ def cotrain(
                 loss = bpr(s_ui, s_uj)
             else:
                 # ---- the diffusion's step, then generation at the transition point ----------
-                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j, run.generator)
+                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j)
                 query = Query(e_u.detach(), e_i.detach(), config.transition, s_uj.detach())
-                law = diffusion.sampler.law(query, run.generator)
-                e_d = law.draw(1, run.generator).squeeze(1)
+                law = diffusion.sampler.law(query, diffusion.generator)
+                e_d = law.draw(1, diffusion.generator).squeeze(1)
                 t_star = law.transition
                 histogram += t_star.bincount(minlength=len(histogram))
                 loss = augmented_bpr(s_ui, s_uj, (e_u * e_d).sum(-1), config.weight)
@@ -121,13 +121,14 @@ def cotrain(
 
 
 def new_run(encoder: Encoder, config: TrainConfig) -> Run:
-    """A run at epoch 0: models, optimisers, and the generator of all its randomness."""
+    """A run at epoch 0: models, optimisers, and the generators of its randomness."""
     torch.manual_seed(config.seed)  # the sampler's first weights; dropout, in encoders that have it
     diffusion = None
     if config.method != NO_METHOD:
         sampler = ADAR(config.sampler()).to(config.device)
         optimizer = Adam(sampler.parameters(), lr=config.diffusion_learning_rate, fused=True)
-        diffusion = Diffusion(sampler, optimizer)
+        noise = torch.Generator(config.device).manual_seed(config.seed)
+        diffusion = Diffusion(sampler, optimizer, noise)
     encoder = encoder.to(config.device)
     return Run(
         encoder=encoder,
@@ -137,12 +138,10 @@ def new_run(encoder: Encoder, config: TrainConfig) -> Run:
     )
 
 
-def _diffusion_step(
-    diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor, generator: torch.Generator
-) -> Tensor:
+def _diffusion_step(diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor) -> Tensor:
     e_u, e_i, e_j = e_u.detach(), e_i.detach(), e_j.detach()
     diffusion.sampler.observe(e_u, e_i, e_j)
-    loss = diffusion.sampler.loss(e_u, e_i, generator).total
+    loss = diffusion.sampler.loss(e_u, e_i, diffusion.generator).total
     diffusion.optimizer.zero_grad()
     loss.backward()
     diffusion.optimizer.step()

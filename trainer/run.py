@@ -26,10 +26,15 @@ _FREE_TO_CHANGE = {"epochs", "patience", "device"}
 
 @dataclass
 class Diffusion:
-    """The generative sampler and the optimiser that trains it."""
+    """The generative sampler, its optimiser, and the generator of its noise.
+
+    The noise has a generator of its own, so that batches and sampled negatives are the same with
+    and without a generative method: comparisons are paired.
+    """
 
     sampler: ADAR
     optimizer: optim.Optimizer
+    generator: torch.Generator
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Run:
         encoder: being trained.
         optimizer: the encoder's.
         diffusion: the sampler and its optimiser, or None for plain training.
-        generator: draws batches, negatives, noise.
+        generator: draws batches and sampled negatives.
         epoch: whole epochs done.
         seconds: training time of each, without evaluation.
         history: the validations, each with its `epoch`.
@@ -86,8 +91,9 @@ class Run:
         for part, optimizer in self._optimizers().items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{part}/{index}/{name}": slots[name] for name in slots}
-        tensors["random/run"] = self.generator.get_state()
         tensors["random/torch"] = torch.get_rng_state()
+        for name, generator in self._generators().items():
+            tensors[f"random/{name}"] = generator.get_state()
         record = {name: getattr(self, name) for name in _RECORD}
         metadata = {"config": json.dumps(config), "record": json.dumps(record)}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -123,8 +129,9 @@ class Run:
                 slots.setdefault(int(index), {})[slot] = tensor
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.generator.set_state(tensors["random/run"])
         torch.set_rng_state(tensors["random/torch"])
+        for name, generator in self._generators().items():
+            generator.set_state(tensors[f"random/{name}"])
         return True
 
     def _modules(self) -> dict[str, Encoder | nn.Module]:
@@ -138,6 +145,12 @@ class Run:
         if self.diffusion is not None:
             optimizers["diffusion_optimizer"] = self.diffusion.optimizer
         return optimizers
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        generators = {"run": self.generator}
+        if self.diffusion is not None:
+            generators["diffusion"] = self.diffusion.generator
+        return generators
 
     def _weights(self) -> dict[str, Tensor]:
         return {
