@@ -61,7 +61,7 @@ def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
         started = load_file(args.embeddings)
         tables = [started["users"].clone(), started["items"].clone()]
     users, items = (torch.nn.Parameter(table) for table in tables)
-    optimizer = torch.optim.Adam([users, items], lr=args.learning_rate)
+    optimizer = torch.optim.Adam([users, items], lr=5e-3)
     for _ in range(args.epochs):
         for rows in torch.randperm(len(train), generator=generator).split(2048):
             u, i = train[rows].unbind(1)
@@ -71,9 +71,9 @@ def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
             if client is not None:
                 answer = client.negatives(e_u.detach(), e_i.detach(), transition=args.transition)
                 margin = margin - args.weight * (e_u * answer.negatives[:, 0]).sum(-1)
-            penalty = (e_u.square().sum() + e_i.square().sum() + e_j.square().sum()) / len(u)
+            penalty = (e_u.square() + e_i.square() + e_j.square()).sum(-1).mean()
             optimizer.zero_grad()
-            (softplus(-margin).mean() + args.l2 * penalty).backward()
+            (softplus(-margin).mean() + 1e-3 * penalty).backward()
             optimizer.step()
     return recall(users.detach(), items.detach(), train, test)
 
@@ -88,8 +88,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--transition", help="rule for t*; default: the checkpoint's")
     parser.add_argument("--weight", type=float, default=0.1, help="lambda of Eq. 12")
-    parser.add_argument("--l2", type=float, default=1e-3)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
     args = parser.parse_args()
     train, test = split(read(args.data))
     with Client(args.url) as client:

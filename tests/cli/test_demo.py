@@ -1,0 +1,83 @@
+"""`make demo`, the remote trainer and the bench, as a newcomer runs them, one after another."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.demo import HOME, REGISTRY, sparkline
+from core.registry import Registry
+from tests.cli.test_main import ROOT, turnpoint
+
+
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, turnpoint("demo", cwd=folder).stdout
+
+
+def test_demo_shows_the_whole_idea(demonstrated):
+    folder, told = demonstrated
+    assert "valid recall@20" in told
+    for word in ("octet-stream", "safetensors", "json", "score_aware", "exact", "mixed"):
+        assert word in told
+    assert told.count("200, ") == 3  # curl, in each format
+    assert "1024 x 8 x 64 float32" in told
+    registry = Registry(folder / REGISTRY)
+    assert registry.models() == ["demo"]
+    for file in ("pairs.f32", "pairs.safetensors", "pairs.json", "embeddings.safetensors"):
+        assert (folder / HOME / file).stat().st_size > 0
+
+
+def test_remote_trainer_and_bench_against_the_demos_checkpoint(demonstrated):
+    folder, _ = demonstrated
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    serve = [sys.executable, "-m", "cli.main", "serve", "--port", "0"]
+    with subprocess.Popen(
+        serve, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as service:
+        try:
+            url = service.stdout.readline().split()[-1]
+            example = str(ROOT / "examples" / "remote_trainer.py")
+            done = subprocess.run(
+                [sys.executable, example, "--url", url, "--epochs", "2"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            uniform, generated = (float(line.split()[-1]) for line in done.stdout.splitlines())
+            assert 0 < uniform < 1
+            assert 0 < generated < 1
+            for name in ("octet-stream", "safetensors", "json"):
+                turnpoint(
+                    *("bench", "--url", url, "--rows", 64, "--n", 2, "--seconds", 0.5),
+                    *("--format", name, "--concurrency", 2, "--report", "bench.json"),
+                    cwd=folder,
+                )
+                figures = json.loads((folder / "bench.json").read_text())["figures"]
+                assert figures["calls"] > 0
+                assert 0 < figures["p50 ms"] <= figures["p95 ms"] <= figures["p99 ms"]
+                assert figures["negatives/s"] == pytest.approx(figures["calls/s"] * 128)
+        finally:
+            service.terminate()
+        assert service.wait(timeout=30) == 0
+
+
+def test_the_remote_trainer_is_short_and_knows_nothing_of_ours():
+    text = (ROOT / "examples" / "remote_trainer.py").read_text()
+    assert len(text.splitlines()) < 100
+    for package in ("core", "service", "trainer", "cli"):
+        assert f"import {package}" not in text
+        assert f"from {package}" not in text
+
+
+def test_sparkline():
+    assert sparkline(np.array([0, 1, 50, 100])) == " ▁▅█"
+    assert sparkline(np.zeros(3, dtype=int)) == "   "
