@@ -59,7 +59,8 @@ def train(
     ] = 0,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="safetensors file for the final users and items")
+        Path | None,
+        typer.Option(help="safetensors file for the final users and items, and the split"),
     ] = None,
     resume: Annotated[
         Path | None,

@@ -4,8 +4,8 @@
     .venv/bin/python examples/remote_trainer.py   # in another
 
 It trains the same matrix factorisation twice, with uniform negatives alone and with generated ones
-beside them (ADAR Eq. 12), and prints Recall@20 of both. A served model knows the embedding space of
-the encoder that it was trained beside; `--embeddings` starts both loops in that space.
+beside them (ADAR Eq. 12), and prints Recall@20 of both. A served model knows the space of the
+encoder that it was trained beside; `--start .turnpoint/embeddings.safetensors` starts there.
 """
 
 import argparse
@@ -34,22 +34,22 @@ def read(path: Path | None) -> list[list[int]]:
 def split(histories: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Train pairs, and one test pair a user: an item drawn from the history."""
     generator = torch.Generator().manual_seed(1)
-    train, test = [], []
-    for user, history in enumerate(histories):
-        held = int(torch.randint(len(history), (1,), generator=generator))
-        test.append((user, history[held]))
-        train += [(user, item) for item in history if item != history[held]]
-    return torch.tensor(train), torch.tensor(test)
+    held = [h[int(torch.randint(len(h), (1,), generator=generator))] for h in histories]
+    train = [(u, i) for u, history in enumerate(histories) for i in history if i != held[u]]
+    return torch.tensor(train), torch.tensor(list(enumerate(held)))
 
 
 def recall(
     users: torch.Tensor, items: torch.Tensor, train: torch.Tensor, test: torch.Tensor
 ) -> float:
-    """Recall@20 over all items that are not in train."""
-    scores = users @ items.T
-    scores[train[:, 0], train[:, 1]] = -torch.inf
-    hits = scores[test[:, 0]].topk(20).indices == test[:, 1:]
-    return hits.any(1).double().mean().item()
+    """Recall@20 over all items that are not in train, the mean over test pairs."""
+    seen = torch.zeros(len(users), len(items), dtype=torch.bool)
+    seen[train[:, 0], train[:, 1]] = True
+    hits = 0
+    for u, i in (pairs.unbind(1) for pairs in test.split(2048)):
+        scores = (users[u] @ items.T).masked_fill(seen[u], -torch.inf)
+        hits += (scores.topk(20).indices == i.unsqueeze(1)).sum().item()
+    return hits / len(test)
 
 
 def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
@@ -57,9 +57,8 @@ def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
     generator = torch.Generator().manual_seed(2)
     sizes = [int(train[:, 0].max()) + 1, int(torch.cat([train, test])[:, 1].max()) + 1]
     tables = [0.1 * torch.randn(size, dim, generator=generator) for size in sizes]
-    if args.embeddings:
-        started = load_file(args.embeddings)
-        tables = [started["users"].clone(), started["items"].clone()]
+    if args.start:
+        tables = [load_file(args.start)[name] for name in ("users", "items")]
     users, items = (torch.nn.Parameter(table) for table in tables)
     optimizer = torch.optim.Adam([users, items], lr=5e-3)
     for _ in range(args.epochs):
@@ -82,14 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the service")
     parser.add_argument("--data", type=Path, help="`user item item ...` lines; none: generated")
-    parser.add_argument(
-        "--embeddings", type=Path, help="safetensors to start from; needs its --data"
-    )
+    parser.add_argument("--start", type=Path, help="what `turnpoint train --embeddings` wrote")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--transition", help="rule for t*; default: the checkpoint's")
     parser.add_argument("--weight", type=float, default=0.1, help="lambda of Eq. 12")
     args = parser.parse_args()
-    train, test = split(read(args.data))
+    started = load_file(args.start) if args.start else None
+    train, test = (started["train"], started["test"]) if started else split(read(args.data))
     with Client(args.url) as client:
         dim = client.models()[0].dim
         print(f"uniform negatives    recall@20 {train_bpr(args, train, test, dim, None):.4f}")

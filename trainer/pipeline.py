@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
 from core.errors import ConfigError
 from core.registry import LocalStore, Registry
@@ -18,6 +19,8 @@ from trainer.report import make_report
 from trainer.run import Run
 from trainer.sampling import make_picker
 
+SPLITS = ("train", "valid", "test")
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -28,7 +31,8 @@ class Outputs:
         model: the name it is published under.
         publish_every: epochs between publications during training; 0 publishes at the end only.
         state: the folder that keeps the training state, from which a killed run goes on.
-        embeddings: a safetensors file of the final `users` [U, d] and `items` [I, d].
+        embeddings: a safetensors file of the final `users` [U, d] and `items` [I, d], float32, and
+            the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
     """
 
     registry: str | None = None
@@ -90,7 +94,9 @@ def train(
     if outputs.embeddings is not None:
         path = outputs.embeddings.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        tables = {"users": users.cpu().contiguous(), "items": items.cpu().contiguous()}
-        LocalStore(path.parent).replace(path.name, safetensors.torch.save(tables))
+        tables = {"users": users, "items": items}
+        tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
+        LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
     report = make_report(run, config, interactions.describe(), valid, test, published)
     return Result(report, run)

@@ -1,9 +1,9 @@
 """`make demo`, the remote trainer and the bench, as a newcomer runs them, one after another."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from cli.demo import HOME, REGISTRY, sparkline
 from core.registry import Registry
-from tests.cli.test_main import ROOT, turnpoint
+from tests.cli.test_main import ENVIRONMENT, ROOT, turnpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,41 +33,52 @@ def test_demo_shows_the_whole_idea(demonstrated):
         assert (folder / HOME / file).stat().st_size > 0
 
 
-def test_remote_trainer_and_bench_against_the_demos_checkpoint(demonstrated):
+@pytest.fixture(scope="module")
+def url(demonstrated) -> Iterator[str]:
+    """The address of a `turnpoint serve` of the demo's registry."""
     folder, _ = demonstrated
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
     serve = [sys.executable, "-m", "cli.main", "serve", "--port", "0"]
     with subprocess.Popen(
-        serve, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        serve, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     ) as service:
         try:
-            url = service.stdout.readline().split()[-1]
-            example = str(ROOT / "examples" / "remote_trainer.py")
-            done = subprocess.run(
-                [sys.executable, example, "--url", url, "--epochs", "2"],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            uniform, generated = (float(line.split()[-1]) for line in done.stdout.splitlines())
-            assert 0 < uniform < 1
-            assert 0 < generated < 1
-            for name in ("octet-stream", "safetensors", "json"):
-                turnpoint(
-                    *("bench", "--url", url, "--rows", 64, "--n", 2, "--seconds", 0.5),
-                    *("--format", name, "--concurrency", 2, "--report", "bench.json"),
-                    cwd=folder,
-                )
-                figures = json.loads((folder / "bench.json").read_text())["figures"]
-                assert figures["calls"] > 0
-                assert 0 < figures["p50 ms"] <= figures["p95 ms"] <= figures["p99 ms"]
-                assert figures["negatives/s"] == pytest.approx(figures["calls/s"] * 128)
+            yield service.stdout.readline().split()[-1]
         finally:
             service.terminate()
         assert service.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("start", [[], ["--start", ".turnpoint/embeddings.safetensors"]])
+def test_the_remote_trainer_trains_against_the_service(demonstrated, url, start):
+    folder, _ = demonstrated
+    example = str(ROOT / "examples" / "remote_trainer.py")
+    done = subprocess.run(
+        [sys.executable, example, "--url", url, "--epochs", "2", *start],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    uniform, generated = (float(line.split()[-1]) for line in done.stdout.splitlines())
+    assert 0 < uniform < 1
+    assert 0 < generated < 1
+
+
+@pytest.mark.parametrize("name", ["octet-stream", "safetensors", "json"])
+def test_bench_measures_the_service(demonstrated, url, name):
+    folder, _ = demonstrated
+    turnpoint(
+        *("bench", "--url", url, "--rows", 64, "--n", 2, "--seconds", 0.5),
+        *("--format", name, "--concurrency", 2, "--report", "bench.json"),
+        cwd=folder,
+    )
+    figures = json.loads((folder / "bench.json").read_text())["figures"]
+    assert figures["calls"] > 0
+    assert 0 < figures["p50 ms"] <= figures["p95 ms"] <= figures["p99 ms"]
+    assert figures["negatives/s"] == pytest.approx(figures["calls/s"] * 128)
 
 
 def test_the_remote_trainer_is_short_and_knows_nothing_of_ours():

@@ -14,17 +14,17 @@ from core.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, unpack
 from core.registry import Registry
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "COLUMNS": "160"}
 COMMANDS = ("train", "serve", "models", "publish", "generate", "bench", "demo")
 
 
 def turnpoint(
     *arguments: object, cwd: Path, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "COLUMNS": "160"}
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *map(str, arguments)],
         cwd=cwd,
-        env=environment,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=150,

@@ -39,6 +39,7 @@ def test_leaves_what_was_asked_for(data, tmp_path):  # noqa: F811
     again = evaluate(*result.run.encoder.tables(), data, "test")
     assert report["test"] == again
     assert np.array_equal(tables["users"], result.run.encoder.tables()[0].numpy())
+    assert np.array_equal(tables["test"], data.test)
 
 
 def test_report_has_the_contracts_fields_and_is_json(data, tmp_path):  # noqa: F811
