@@ -10,13 +10,14 @@ With eps_theta = gamma * x_t + eta every reverse step is affine, so the chain fr
 and x_t | u ~ N(B_t, diag(A_t^2)) exactly. With ancestral noise of variance sigma_t^2 the variance
 obeys V_{t-1} = m_t^2 V_t + sigma_t^2 (none is added on reaching t = 0, where sigma_1^2 = 0).
 
-`reverse` walks the chain; the three functions below it say where to stop: at a known step
-(`at_step`), where the expected score first meets a threshold (`at_threshold`), or at several steps
-at once (`at_mean_of_steps`). Everything is in the standardised space of the denoiser.
+`reverse` walks the chain. Three functions say where to stop: at a step that is known beforehand
+(`at_step`, which gives every row just the steps that it needs), where the expected score first
+meets a threshold (`at_threshold`), or at several steps at once (`at_mean_of_steps`). Everything is
+in the standardised space of the denoiser.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,12 +25,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.denoiser import Denoiser
+from core.denoiser import Denoiser, Prepared
 from core.schedule import Schedule
 
 
 class Step(NamedTuple):
-    """The law of x_t, and how it came from x_{t+1} = (x_t - shift - fresh noise) / factor."""
+    """The law of x_t = m_{t+1} x_{t+1} + n_{t+1} (+ fresh noise), and the factor m_{t+1}."""
 
     t: int
     mean: Float[Tensor, "B d"]
@@ -85,30 +86,49 @@ def reverse(
         ancestral: add the posterior's noise at every step, as DDPM does; Eq. 10 adds none.
     """
     prepared = denoiser.prepare(condition)
-    sigma2 = schedule.ancestral_variance.tolist()
-    alpha, alpha_bar = schedule.alpha.tolist(), schedule.alpha_bar.tolist()
-    mean, variance = torch.zeros_like(condition), torch.ones_like(condition)
-    yield Step(schedule.num_steps, mean, variance, 1.0)
+    advance = _stepper(denoiser, schedule, ancestral=ancestral)
+    step = Step(schedule.num_steps, torch.zeros_like(condition), torch.ones_like(condition), 1.0)
+    yield step
     for t in range(schedule.num_steps, stop, -1):
-        gamma, eta = denoiser.coefficients(t, prepared)
-        c = (1 - alpha[t]) / (1 - alpha_bar[t]) ** 0.5
-        m = (1 - c * gamma) / alpha[t] ** 0.5
-        mean = m * mean - (c / alpha[t] ** 0.5) * eta
-        variance = m.square() * variance
-        if ancestral:
-            variance = variance + sigma2[t]
-        yield Step(t - 1, mean, variance, m)
+        step = advance(t, prepared, step.mean, step.variance)
+        yield step
 
 
-def at_step(steps: Steps, transition: Int[Tensor, " B"]) -> Law:
-    """The law of x_{t*}, t* known beforehand; `steps` must reach down to min(t*)."""
-    first = next(steps)  # x_T
-    mean, variance = first.mean, first.variance
-    for step in steps:
-        here = (transition == step.t).unsqueeze(-1)
-        mean = torch.where(here, step.mean, mean)
-        variance = torch.where(here, step.variance, variance)
-    return Law(transition, mean, variance.sqrt())
+def at_step(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    condition: Float[Tensor, "B d"],
+    transition: Int[Tensor, " B"],
+    *,
+    ancestral: bool = False,
+) -> Law:
+    """The law of x_{t*}, t* known beforehand, by exactly sum(T - t*) row-steps.
+
+    Rows are put in the order of t*, so that those still running are always the first ones. The
+    counts of them are the one thing that the host must know before the chain starts.
+
+    Args:
+        denoiser: predicts (gamma, eta).
+        schedule: its tables.
+        condition: (B, d) standardised user embeddings.
+        transition: (B,) t*, in [0, T].
+        ancestral: as in `reverse`.
+    """
+    t_star, order = transition.sort(stable=True)
+    every_t = torch.arange(schedule.num_steps + 1, device=t_star.device)
+    running = torch.searchsorted(t_star, every_t).tolist()  # running[t]: rows with t* < t
+    wanted = order[: running[-1]]  # rows that stay at T need nothing
+    prepared = denoiser.prepare(condition[wanted])
+    advance = _stepper(denoiser, schedule, ancestral=ancestral)
+    mean, variance = torch.zeros_like(condition), torch.ones_like(condition)
+    for t in range(schedule.num_steps, 0, -1):
+        if (rows := running[t]) == 0:
+            break
+        _, mean[:rows], variance[:rows], _ = advance(
+            t, tuple(part[:rows] for part in prepared), mean[:rows], variance[:rows]
+        )
+    back = order.argsort()
+    return Law(transition, mean[back], variance[back].sqrt())
 
 
 def at_threshold(
@@ -160,3 +180,24 @@ def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
     k = len(stops)
     transition = torch.full((len(total),), round(sum(stops) / k), device=total.device)
     return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)
+
+
+def _stepper(
+    denoiser: Denoiser, schedule: Schedule, *, ancestral: bool
+) -> Callable[[int, Prepared, Tensor, Tensor], Step]:
+    """From the law of x_t to that of x_{t-1}; scalars come from the float64 tables."""
+    alpha, alpha_bar = schedule.alpha.tolist(), schedule.alpha_bar.tolist()
+    sigma2 = schedule.ancestral_variance.tolist()
+
+    def advance(t: int, prepared: Prepared, mean: Tensor, variance: Tensor) -> Step:
+        gamma, eta = denoiser.coefficients(t, prepared)
+        root = alpha[t] ** 0.5
+        c = (1 - alpha[t]) / (1 - alpha_bar[t]) ** 0.5
+        m = (1 - c * gamma) / root
+        mean = m * mean - (c / root) * eta
+        variance = m.square() * variance
+        if ancestral:
+            variance = variance + sigma2[t]
+        return Step(t - 1, mean, variance, m)
+
+    return advance

@@ -184,7 +184,13 @@ class ADAR(nn.Module):
                 t_star = transition.random(len(score), steps, generator, score.device)
             case "fixed":
                 t_star = torch.full_like(score, transition.fixed(steps, rule.hardness)).long()
-        law = chain.at_step(self._reverse(query, int(t_star.min())), t_star)
+        law = chain.at_step(
+            self.denoiser,
+            self.schedule,
+            query.users / self.user_rms,
+            t_star,
+            ancestral=self.config.ancestral,
+        )
         return law.scaled(self.item_rms)
 
     def _reverse(self, query: Query, stop: int) -> chain.Steps:

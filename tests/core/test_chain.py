@@ -51,11 +51,12 @@ def test_only_the_steps_that_are_needed_run(kind, generator):
     denoiser = make_denoiser(kind, schedule, 6)
     calls = []
     evaluate = denoiser.coefficients
-    denoiser.coefficients = lambda t, prepared: calls.append(t) or evaluate(t, prepared)
+    denoiser.coefficients = lambda t, prepared: (
+        calls.append((t, len(prepared[0]))) or evaluate(t, prepared)
+    )
     users = torch.randn(3, 6, generator=generator, dtype=torch.float64)
-    transition = torch.tensor([50, 44, 47])
-    law = chain.at_step(chain.reverse(denoiser, schedule, users, stop=44), transition)
-    assert calls == [50, 49, 48, 47, 46, 45]
+    law = chain.at_step(denoiser, schedule, users, torch.tensor([50, 44, 47]))
+    assert calls == [(50, 2), (49, 2), (48, 2), (47, 1), (46, 1), (45, 1)]
     assert not law.mean[0].any()
     assert (law.std[0] == 1).all()
 
@@ -66,7 +67,8 @@ def test_at_step_picks_each_rows_own_state(num_steps, generator):
     denoiser = make_denoiser("film", schedule, 6)
     users = torch.randn(7, 6, generator=generator, dtype=torch.float64)
     transition = torch.randint(0, num_steps + 1, (7,), generator=generator)
-    law = chain.at_step(chain.reverse(denoiser, schedule, users), transition)
+    law = chain.at_step(denoiser, schedule, users, transition)
+    assert torch.equal(law.transition, transition)
     states = affine_states(denoiser, schedule, users)
     for row, t in enumerate(transition.tolist()):
         gain, shift = states[t]
@@ -122,11 +124,13 @@ def test_ancestral_law_matches_the_ancestral_loop(picker, generator):
     users = user.expand(10_000, 4)
     z = torch.randn(users.shape, generator=generator, dtype=torch.float64)
     states = ancestral_chain(denoiser, schedule, users, z, generator)
-    steps = chain.reverse(denoiser, schedule, user, ancestral=True)
     if picker == "at_step":
-        law, drawn = chain.at_step(steps, torch.tensor([6])), states[6]
+        stop = torch.tensor([6])
+        law = chain.at_step(denoiser, schedule, user, stop, ancestral=True)
+        drawn = states[6]
     else:
         stops = mixed_stops(20)
+        steps = chain.reverse(denoiser, schedule, user, ancestral=True)
         law = chain.at_mean_of_steps(steps, stops)
         drawn = torch.stack([states[t] for t in stops]).mean(0)
     standard = ((drawn - law.mean) / law.std).flatten().numpy()
@@ -143,14 +147,13 @@ def test_optimal_chain_without_noise_recovers_the_mean_and_shrinks_the_deviation
 
     schedule = make_schedule("linear", 1000)
     mean = torch.randn(2, 3, generator=generator, dtype=torch.float64)
-    std = torch.rand(2, 3, generator=generator, dtype=torch.float64) + 0.2
-    users = torch.zeros(2, 3, dtype=torch.float64)
-    optimal = Optimal(schedule, mean, std)
+    std = torch.rand(1, 3, generator=generator, dtype=torch.float64) + 0.2
+    optimal = Optimal(schedule, lambda users: (users, std.expand_as(users)))
     clean = torch.zeros(2, dtype=torch.int64)
-    with_noise = chain.at_step(chain.reverse(optimal, schedule, users, ancestral=True), clean)
-    without = chain.at_step(chain.reverse(optimal, schedule, users), clean)
+    with_noise = chain.at_step(optimal, schedule, mean, clean, ancestral=True)
+    without = chain.at_step(optimal, schedule, mean, clean)
     assert torch.allclose(with_noise.mean, mean, atol=0.02)
-    assert torch.allclose(with_noise.std, std, rtol=0.02)
+    assert torch.allclose(with_noise.std, std.expand(2, 3), rtol=0.02)
     assert torch.allclose(without.mean, mean, atol=0.02)
     assert (without.std < 0.5 * std).all()
 

@@ -133,28 +133,26 @@ def distance_to_optimum(denoiser, schedule, world: GaussianWorld) -> tuple[float
 
 
 class Optimal:
-    """The denoiser of the closed form, for a given set of users."""
+    """The denoiser of the closed form, for users whose moments are known."""
 
-    def __init__(self, schedule, mean, std):
+    def __init__(self, schedule, moments):
         self.signal, self.noise = schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt()
-        self.mean, self.variance = mean, std.square()
+        self.moments = moments
 
     def prepare(self, condition):
-        return (condition,)
+        return self.moments(condition)
 
     def coefficients(self, t, prepared):
-        return optimal_coefficients(self.signal[t], self.noise[t], self.mean, self.variance)
+        mean, std = prepared
+        return optimal_coefficients(self.signal[t], self.noise[t], mean, std.square())
 
 
 def law_error(denoiser, schedule, world, users, t: int) -> tuple[float, float]:
     """Relative RMS error of the law's mean and deviation at t against the optimal chain's."""
     stop = torch.full((len(users),), t)
-    optimal = Optimal(schedule, *world.moments(users))
+    optimal = Optimal(schedule, world.moments)
     with torch.no_grad():
-        got, best = (
-            chain.at_step(chain.reverse(d, schedule, users, stop=t), stop)
-            for d in (denoiser, optimal)
-        )
+        got, best = (chain.at_step(d, schedule, users, stop) for d in (denoiser, optimal))
     pairs = ((got.mean, best.mean), (got.std, best.std))
     mean, std = (float((a - b).norm() / b.norm()) for a, b in pairs)
     return mean, std
