@@ -340,11 +340,16 @@ CASES: dict[str, tuple[str, bytes, dict[str, str], int, str, list[str]]] = {
     "json no positives": ("", as_json(users=USERS), JSON, 400, "malformed", ["positives"]),
     "json huge integer": (
         "",
-        b'{"users": [[NaN' + b", 1" + b"0" * 400 + b"]], " + b'"positives": [[1, 1]]}',
+        b'{"users": [[1'
+        + b"0" * 400
+        + b", 1" * 14
+        + b', NaN]], "positives": [[1'
+        + b", 1" * 15
+        + b"]]}",
         JSON,
         422,
         "non_finite",
-        ["users row 0"],
+        ["users row 0 holds inf in column 0"],
     ),
     "json ids objects": ("", as_json(**BOTH, user_ids=[{}]), JSON, 400, "malformed", ["row 0"]),
     "base64 too short": (

@@ -1,0 +1,95 @@
+"""The process: starts with one line, stops without losing anything, fails readably."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.errors import ConfigError
+from service.server import serve
+from tests.service.live import OCTET, octet, pairs, settings_for
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+from service.server import serve
+from service.settings import load_settings
+serve(load_settings(), on_ready=lambda address: print(address, flush=True))
+"""
+
+
+@contextmanager
+def process(registry: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    settings = {
+        "TURNPOINT_REGISTRY__ADDRESS": str(registry),
+        "TURNPOINT_SERVER__PORT": "0",
+        "TURNPOINT_SERVER__TORCH_THREADS": "1",
+        **more,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            yield child, child.stdout.readline().strip()
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_exits_with_zero(registry: Path, number: int) -> None:
+    body = octet(*pairs(4096))
+    with process(registry, TURNPOINT_LOG__FORMAT="json") as (child, address):
+        assert httpx.get(f"{address}/readyz").status_code == 200
+        begun = threading.Semaphore(0)
+
+        def ask(seed: int) -> int:
+            begun.release()
+            url = f"{address}/negatives?n=64&seed={seed}"
+            answer = httpx.post(url, content=body, headers=OCTET, timeout=60)
+            assert len(answer.content) == 64 * len(body) // 2
+            return answer.status_code
+
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(ask, seed) for seed in range(3)]
+            for _ in asked:
+                begun.acquire()
+            while "turnpoint_queue_rows 0.0" in httpx.get(f"{address}/metrics").text:
+                pass
+            child.send_signal(number)
+            found = []
+            for one in asked:
+                try:
+                    found.append(one.result())
+                except httpx.ConnectError:  # came too late: was never accepted
+                    found.append(0)
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == 0, errors
+        assert 200 in found
+        assert set(found) <= {200, 0}
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert {"time", "level", "logger", "message"} <= lines[0].keys()
+    assert any("listening on http://127.0.0.1:" in line["message"] for line in lines)
+
+
+def test_a_port_that_is_taken_is_one_readable_line(registry: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = settings_for(registry, server={"port": port})
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*in use"):
+            serve(settings)
