@@ -181,8 +181,15 @@ async def test_closing_does_not_wait_for_ever(gate: Gate) -> None:
 async def test_a_dead_thread_fails_what_waits_and_refuses_more(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "sample", dying)
+    everyone = threading.Event()
+
+    def dying_later(job: Job, query: Any) -> Any:
+        assert everyone.wait(5)
+        dying(job, query)
+
+    monkeypatch.setattr(module, "sample", dying_later)
     accepted = [engine.submit(job()) for _ in range(3)]
+    everyone.set()
     found = await asyncio.gather(*accepted, return_exceptions=True)
     assert [type(one) for one in found] == [NotReadyError] * 3
     assert not engine.alive
