@@ -77,6 +77,7 @@ class Models:
         self._refused: dict[str, tuple[str, str]] = {}  # model -> version, why
         self._unreachable = ""
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="turnpoint-registry")
+        self._looking = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self, patience: float = 30.0) -> None:
@@ -165,7 +166,11 @@ class Models:
         }
 
     async def poll(self) -> None:
-        """Look once for new versions of every model."""
+        """Look once for new versions of every model; one look at a time."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         try:
             names = await self._in_thread(self.registry.models)
             self._unreachable = ""

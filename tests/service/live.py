@@ -120,7 +120,6 @@ def running(settings: Settings) -> Iterator[Live]:
     app = create_app(settings)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
-    server = uvicorn.Server(config)
     ready = threading.Event()
 
     class Told(uvicorn.Server):

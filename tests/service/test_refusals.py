@@ -340,11 +340,16 @@ CASES: dict[str, tuple[str, bytes, dict[str, str], int, str, list[str]]] = {
     "json no positives": ("", as_json(users=USERS), JSON, 400, "malformed", ["positives"]),
     "json huge integer": (
         "",
-        b'{"users": [[NaN' + b", 1" + b"0" * 400 + b"]], " + b'"positives": [[1, 1]]}',
+        b'{"users": [[1'
+        + b"0" * 400
+        + b", 1" * 14
+        + b', NaN]], "positives": [[1'
+        + b", 1" * 15
+        + b"]]}",
         JSON,
         422,
         "non_finite",
-        ["users row 0"],
+        ["users row 0 holds inf in column 0"],
     ),
     "json ids objects": ("", as_json(**BOTH, user_ids=[{}]), JSON, 400, "malformed", ["row 0"]),
     "base64 too short": (
@@ -558,3 +563,15 @@ def test_a_chunked_body_is_cut_at_the_limit(start: Any, registry: Any) -> None:
         ["at most 100000"],
     )
     assert sent < 50_000_000
+
+
+@pytest.mark.parametrize("name", ["n 0", "no content type", "accept text"])
+def test_a_large_body_refused_unread_leaves_the_connection_usable(
+    live_service: Live, name: str
+) -> None:
+    query, _, headers, status, code, words = CASES[name]
+    with httpx.Client(base_url=live_service.url, timeout=10) as client:
+        for _ in range(3):
+            refused = client.post(f"/negatives?{query}", content=bytes(8_000_000), headers=headers)
+            check(refused, status, code, words)
+            assert client.post("/negatives", content=GOOD, headers=OCTET).status_code == 200
