@@ -4,8 +4,14 @@
 
 Both denoisers here answer with (gamma, eta) alone; that is what lets `core.chain` collapse the
 whole reverse chain. `prepare` does the work that depends on the user only, once; `coefficients` the
-rest, for one t or for a t per row. `signal` = sqrt(abar_t) and `noise` = sqrt(1 - abar_t) are made
-in float64 and cast once.
+rest, for a t per row (training); `transfer` puts it into the terms of the reverse step, for one t:
+
+    x_{t-1} = m_t x_t + n_t,    m_t = 1/sqrt(alpha_t) - k_t gamma,    n_t = -k_t eta
+    k_t = (1 - alpha_t) / (sqrt(alpha_t) sqrt(1 - abar_t))                              (Eq. 10)
+
+Written so, m_t is the small difference of two large numbers wherever alpha_t is small (T = 1: 157 -
+157). Each denoiser gives it in a form without that cancellation; since k_t sqrt(1 - abar_t) =
+1/sqrt(alpha_t) - sqrt(alpha_t), both start from m_t = sqrt(alpha_t) at gamma = sqrt(1 - abar_t).
 """
 
 import math
@@ -24,7 +30,12 @@ Prepared = tuple[Tensor, ...]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What the chain and the loss need of a noise predictor."""
+    """What the chain and the loss need of a noise predictor.
+
+    Attributes:
+        signal: (T+1,) sqrt(abar_t), float64: cast where it meets data.
+        noise: (T+1,) sqrt(1 - abar_t), likewise.
+    """
 
     signal: Float[Tensor, "T1"]
     noise: Float[Tensor, "T1"]
@@ -33,8 +44,25 @@ class Denoiser(Protocol):
         """The part that depends on the user alone."""
         ...
 
-    def coefficients(self, t: int | Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
-        """(gamma, eta) of Eq. 7 at step t, in [1, T], for the prepared users."""
+    def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
+        """(gamma, eta) of Eq. 7 at a step t in [1, T] per row, for the prepared users."""
+        ...
+
+    def transfer(self, t: int, prepared: Prepared) -> Coefficients:
+        """(m_t, n_t) of the reverse step from t to t - 1, one t in [1, T] for all rows."""
+        ...
+
+
+@runtime_checkable
+class ClosedChain(Protocol):
+    """A denoiser whose chain needs no steps: x_t = A_t z + B_t by formula, for any t."""
+
+    def prepare(self, condition: Float[Tensor, "B d"]) -> Prepared:
+        """The part that depends on the user alone."""
+        ...
+
+    def state(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
+        """(A_t, B_t) at a step t in [0, T] per row."""
         ...
 
 
@@ -58,6 +86,8 @@ class FiLMDenoiser(nn.Module):
     signal: Tensor
     noise: Tensor
     time_codes: Tensor
+    root_alpha: list[float]
+    k: list[float]
 
     def __init__(self, schedule: Schedule, dim: int, hidden: int = 128, time_dim: int = 64) -> None:
         super().__init__()
@@ -74,12 +104,22 @@ class FiLMDenoiser(nn.Module):
         """W_u e_u, (B, hidden)."""
         return (self.user(condition),)
 
-    def coefficients(self, t: int | Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
+    def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(gamma, eta), each (B, d)."""
         (user,) = prepared
         hidden = nn.functional.silu(self.time(self.time_codes[t]) + user)
         gamma, eta = self.out(hidden).chunk(2, dim=-1)
-        return gamma + self.noise[t].unsqueeze(-1), eta
+        return gamma + self.noise[t].to(user.dtype).unsqueeze(-1), eta
+
+    def transfer(self, t: int, prepared: Prepared) -> Coefficients:
+        """(m_t, n_t), each (B, d): sqrt(alpha_t) - k_t (gamma - noise_t) and -k_t eta."""
+        (user,) = prepared
+        k, root_alpha = self.k[t], self.root_alpha[t]
+        hidden = nn.functional.silu(self.time(self.time_codes[t]) + user)
+        gamma, eta = self.out.bias.chunk(2)
+        bias = torch.cat([root_alpha - k * gamma, -k * eta])
+        m, n = torch.addmm(bias, hidden, self.out.weight.T, alpha=-k).chunk(2, dim=-1)
+        return m, n
 
 
 class MomentHead(nn.Module):
@@ -89,7 +129,12 @@ class MomentHead(nn.Module):
 
         gamma* = sqrt(1 - abar_t) / (abar_t s^2 + 1 - abar_t);  eta* = -gamma* sqrt(abar_t) m
 
-    so one network evaluation per user serves every t.
+    so one network evaluation per user serves every t. And the chain closes. With v_t = abar_t s^2 +
+    1 - abar_t, the variance of x_t, Eq. 10 becomes m_t = sqrt(alpha_t) v_{t-1}/v_t, whose product
+    telescopes; and B_t = sqrt(abar_t) m solves the recursion but for its start B_T = 0, whose error
+    shrinks with A_t. So, exactly,
+
+        A_t = sqrt(abar_T / abar_t) v_t / v_T;    B_t = (sqrt(abar_t) - A_t sqrt(abar_T)) m
 
     Differs from the paper: the paper has no such head; it is the linear MMSE estimator.
 
@@ -101,6 +146,8 @@ class MomentHead(nn.Module):
 
     signal: Tensor
     noise: Tensor
+    root_alpha: list[float]
+    k: list[float]
 
     def __init__(self, schedule: Schedule, dim: int, hidden: int = 128) -> None:
         super().__init__()
@@ -116,11 +163,36 @@ class MomentHead(nn.Module):
         mean, log_std = self.out(hidden).chunk(2, dim=-1)
         return mean, (2 * log_std).exp()
 
-    def coefficients(self, t: int | Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
+    def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(gamma*, eta*), each (B, d)."""
         mean, variance = prepared
-        signal, noise = self.signal[t].unsqueeze(-1), self.noise[t].unsqueeze(-1)
-        return optimal_coefficients(signal, noise, mean, variance)
+        return optimal_coefficients(*self._levels(t, mean.dtype), mean, variance)
+
+    def transfer(self, t: int, prepared: Prepared) -> Coefficients:
+        """(m_t, n_t), each (B, d): sqrt(alpha_t) v_{t-1}/v_t and k_t noise_t signal_t m / v_t."""
+        mean, variance = prepared
+        v = self._variance(self.signal[t], self.noise[t], variance)
+        before = self._variance(self.signal[t - 1], self.noise[t - 1], variance)
+        pull = self.k[t] * self.noise[t] * self.signal[t]
+        return self.root_alpha[t] * before / v, pull * mean / v
+
+    def state(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
+        """(A_t, B_t), each (B, d), by the formulas above."""
+        mean, variance = prepared
+        signal, noise = self._levels(t, mean.dtype)
+        last, v_last = self.signal[-1], self._variance(self.signal[-1], self.noise[-1], variance)
+        gain = last / signal * self._variance(signal, noise, variance) / v_last
+        return gain, (signal - gain * last) * mean
+
+    def _levels(self, t: Int[Tensor, " B"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(signal, noise) at each row's t, (B, 1)."""
+        signal, noise = (level[t].to(dtype).unsqueeze(-1) for level in (self.signal, self.noise))
+        return signal, noise
+
+    @staticmethod
+    def _variance(signal: Tensor, noise: Tensor, variance: Tensor) -> Tensor:
+        """v_t = abar_t s^2 + 1 - abar_t."""
+        return signal.square() * variance + noise.square()
 
 
 def optimal_coefficients(
@@ -141,10 +213,13 @@ def optimal_coefficients(
     return gamma, -gamma * signal * mean
 
 
-def _register_levels(denoiser: nn.Module, schedule: Schedule) -> None:
-    levels = {"signal": schedule.alpha_bar.sqrt(), "noise": (1 - schedule.alpha_bar).sqrt()}
-    for name, table in levels.items():
-        denoiser.register_buffer(name, table.float(), persistent=False)
+def _register_levels(denoiser: "FiLMDenoiser | MomentHead", schedule: Schedule) -> None:
+    signal, noise = schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt()
+    denoiser.register_buffer("signal", signal, persistent=False)
+    denoiser.register_buffer("noise", noise, persistent=False)
+    root = schedule.alpha.sqrt()
+    denoiser.root_alpha = root.tolist()
+    denoiser.k = [0.0, *((1 - schedule.alpha) / (root * noise))[1:].tolist()]
 
 
 def time_embedding(num_steps: int, time_dim: int) -> Float[Tensor, "T1 time_dim"]:

@@ -1,14 +1,8 @@
-"""`serve`: the application under uvicorn, for the command line.
-
-`OMP_WAIT_POLICY=PASSIVE` must be in the environment before torch is loaded (idle threads that spin
-make a busy machine slower a hundredfold); this module comes too late for that, so the command line
-sets it.
-"""
+"""`serve`: the application under uvicorn, for the command line."""
 
 import contextlib
 import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -65,8 +59,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if not self.started:
             return
-        policy = os.environ.get("OMP_WAIT_POLICY", "unset")
-        log.info("listening on %s (OMP_WAIT_POLICY %s)", self.address, policy)
+        log.info("listening on %s", self.address)
         if self.on_ready is not None:
             self.on_ready(self.address)
 

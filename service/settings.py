@@ -42,9 +42,10 @@ class ServerSettings(Group):
     max_json_rows: int = Field(4096, ge=1, description="most rows in one JSON request")
     max_n: int = Field(256, ge=1, le=256, description="most negatives per row")
     torch_threads: int = Field(
-        default_factory=lambda: min(os.cpu_count() or 1, 2),
+        1,
         ge=1,
-        description="threads of one torch operation on the CPU; the lower of 2 and the cores",
+        description="threads of one torch operation on the CPU; one leaves the other core to "
+        "the event loop, and small operations gain nothing from more",
     )
     keep_alive_seconds: int = Field(
         75, ge=1, description="seconds an idle connection is kept; above a trainer's pause"

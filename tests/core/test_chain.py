@@ -3,7 +3,7 @@ import torch
 from scipy import stats
 
 from core import chain
-from core.schedule import make_schedule
+from core.schedule import SCHEDULES, make_schedule
 from core.transition import mixed_stops
 from tests.core.conftest import make_denoiser
 from tests.core.test_denoiser import Optimal
@@ -46,12 +46,24 @@ def test_collapsed_equals_looped(kind, num_steps, rows, dtype, bound, generator)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_steps_that_are_needed_run(kind, generator):
-    schedule = make_schedule("linear", 50)
+def test_chunks_change_nothing(kind, generator, monkeypatch):
+    schedule = make_schedule("linear", 20)
     denoiser = make_denoiser(kind, schedule, 6)
+    users = torch.randn(11, 6, generator=generator, dtype=torch.float64)
+    transition = torch.randint(0, 21, (11,), generator=generator)
+    whole = chain.at_step(denoiser, schedule, users, transition)
+    monkeypatch.setattr(chain, "CPU_CHUNK_ROWS", 4)
+    parts = chain.at_step(denoiser, schedule, users, transition)
+    assert torch.allclose(whole.mean, parts.mean, rtol=1e-12)
+    assert torch.allclose(whole.std, parts.std, rtol=1e-12)
+
+
+def test_only_the_steps_that_are_needed_run(generator):
+    schedule = make_schedule("linear", 50)
+    denoiser = make_denoiser("film", schedule, 6)
     calls = []
-    evaluate = denoiser.coefficients
-    denoiser.coefficients = lambda t, prepared: (
+    evaluate = denoiser.transfer
+    denoiser.transfer = lambda t, prepared: (
         calls.append((t, len(prepared[0]))) or evaluate(t, prepared)
     )
     users = torch.randn(3, 6, generator=generator, dtype=torch.float64)
@@ -61,10 +73,13 @@ def test_only_the_steps_that_are_needed_run(kind, generator):
     assert (law.std[0] == 1).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("num_steps", STEPS)
-def test_at_step_picks_each_rows_own_state(num_steps, generator):
-    schedule = make_schedule("sigmoid", num_steps)
-    denoiser = make_denoiser("film", schedule, 6)
+def test_at_step_picks_each_rows_own_state(kind, name, num_steps, generator):
+    """For the moment head this is its closed form, A_t and B_t without a single step."""
+    schedule = make_schedule(name, num_steps)
+    denoiser = make_denoiser(kind, schedule, 6)
     users = torch.randn(7, 6, generator=generator, dtype=torch.float64)
     transition = torch.randint(0, num_steps + 1, (7,), generator=generator)
     law = chain.at_step(denoiser, schedule, users, transition)

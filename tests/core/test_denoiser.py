@@ -38,27 +38,30 @@ def test_split_first_layer_is_the_layer_on_the_concatenation(generator):
     hidden = torch.nn.functional.silu(joined @ weight.T + film.time.bias)
     gamma, eta = film.out(hidden).chunk(2, dim=-1)
     got_gamma, got_eta = film.coefficients(t, film.prepare(users))
-    assert torch.allclose(got_gamma, gamma + film.noise[t].unsqueeze(-1))
+    assert torch.allclose(got_gamma, gamma + film.noise[t].unsqueeze(-1), rtol=1e-12)
     assert torch.allclose(got_eta, eta)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_t_for_all_equals_a_t_per_row(kind, generator):
-    denoiser = make_denoiser(kind, make_schedule("cosine", 20), dim=6)
+def test_transfer_is_the_reverse_step_in_gamma_and_eta(kind, generator):
+    schedule = make_schedule("cosine", 20)
+    denoiser = make_denoiser(kind, schedule, dim=6)
     prepared = denoiser.prepare(torch.randn(5, 6, generator=generator, dtype=torch.float64))
     for t in (1, 7, 20):
-        one = denoiser.coefficients(t, prepared)
-        each = denoiser.coefficients(torch.full((5,), t), prepared)
-        for a, b in zip(one, each, strict=True):
-            assert torch.allclose(a, b, rtol=1e-12)
+        gamma, eta = denoiser.coefficients(torch.full((5,), t), prepared)
+        m, n = denoiser.transfer(t, prepared)
+        alpha, alpha_bar = schedule.alpha[t], schedule.alpha_bar[t]
+        k = (1 - alpha) / (alpha.sqrt() * (1 - alpha_bar).sqrt())
+        assert torch.allclose(m, 1 / alpha.sqrt() - k * gamma, rtol=1e-10)
+        assert torch.allclose(n, -k * eta, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", [FiLMDenoiser, MomentHead])
 def test_untrained_means_unit_gaussian_data(kind):
     """Both start at the optimum for x_0 ~ N(0, 1): gamma = sqrt(1 - abar), eta = 0."""
     denoiser = kind(make_schedule("linear", 50), 4)
-    gamma, eta = denoiser.coefficients(30, denoiser.prepare(torch.randn(3, 4)))
-    assert torch.allclose(gamma, denoiser.noise[30].expand(3, 4))
+    gamma, eta = denoiser.coefficients(torch.full((3,), 30), denoiser.prepare(torch.randn(3, 4)))
+    assert torch.allclose(gamma, denoiser.noise[30].float().expand(3, 4))
     assert not eta.any()
 
 
@@ -124,7 +127,7 @@ def distance_to_optimum(denoiser, schedule, world: GaussianWorld) -> tuple[float
     wrong, right = torch.zeros(2), torch.zeros(2)
     for t in range(1, schedule.num_steps + 1):
         with torch.no_grad():
-            got = denoiser.coefficients(t, prepared)
+            got = denoiser.coefficients(torch.full((512,), t), prepared)
         best = optimal_coefficients(denoiser.signal[t], denoiser.noise[t], mean, std.square())
         wrong += torch.stack([(a - b).square().mean() for a, b in zip(got, best, strict=True)])
         right += torch.stack([b.square().mean() for b in best])
@@ -137,14 +140,22 @@ class Optimal:
 
     def __init__(self, schedule, moments):
         self.signal, self.noise = schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt()
-        self.moments = moments
+        self.alpha, self.moments = schedule.alpha, moments
 
     def prepare(self, condition):
         return self.moments(condition)
 
     def coefficients(self, t, prepared):
         mean, std = prepared
-        return optimal_coefficients(self.signal[t], self.noise[t], mean, std.square())
+        signal, noise = self.signal[t].unsqueeze(-1), self.noise[t].unsqueeze(-1)
+        return optimal_coefficients(signal, noise, mean, std.square())
+
+    def transfer(self, t, prepared):
+        rows = torch.full(prepared[0].shape[:1], t)
+        gamma, eta = self.coefficients(rows, prepared)
+        root = self.alpha[t].sqrt()
+        k = (1 - self.alpha[t]) / (root * self.noise[t])
+        return 1 / root - k * gamma, -k * eta
 
 
 def law_error(denoiser, schedule, world, users, t: int) -> tuple[float, float]:
