@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from trainer.split import split_off_test, split_off_valid
 
+items_per_user = st.lists(st.integers(0, 12), min_size=1, max_size=20).filter(any)
 
-@st.composite
-def interactions(draw: st.DrawFn) -> np.ndarray:
+
+def interactions(counts: list[int], seed: int) -> np.ndarray:
     """Pairs by user, none twice, some users without any."""
-    counts = draw(st.lists(st.integers(0, 12), min_size=1, max_size=20).filter(any))
     users = np.repeat(np.arange(len(counts)), counts)
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    rng = np.random.default_rng(seed)
     items = np.concatenate([rng.permutation(12)[:count] for count in counts])
     return np.stack([users, items], axis=1).astype(np.int64)
 
@@ -28,10 +28,11 @@ def assert_a_partition_in_order(pairs: np.ndarray, *parts: np.ndarray) -> None:
     assert set(np.concatenate([keys(part) for part in parts])) == set(keys(pairs))
 
 
-@given(interactions(), st.floats(0, 0.99), st.integers(0, 9))
+@given(items_per_user, st.floats(0, 0.99), st.integers(0, 9))
 def test_test_split_is_a_partition_that_leaves_everybody_something(
-    pairs: np.ndarray, fraction: float, seed: int
+    counts: list[int], fraction: float, seed: int
 ) -> None:
+    pairs = interactions(counts, seed)
     train, test = split_off_test(pairs, fraction, np.random.default_rng(seed))
     assert_a_partition_in_order(pairs, train, test)
     assert set(train[:, 0]) == set(pairs[:, 0])
@@ -43,16 +44,17 @@ def test_how_many_pairs_a_user_gives_to_test(n: int, held: int) -> None:
     assert len(split_off_test(pairs, 0.2, np.random.default_rng(0))[1]) == held
 
 
-@given(interactions(), st.floats(0, 0.99), st.integers(0, 9))
+@given(items_per_user, st.floats(0, 0.99), st.integers(0, 9))
 def test_valid_split_takes_one_pair_of_users_who_can_spare_it(
-    pairs: np.ndarray, fraction: float, seed: int
+    counts: list[int], fraction: float, seed: int
 ) -> None:
+    pairs = interactions(counts, seed)
     train, valid = split_off_valid(pairs, fraction, np.random.default_rng(seed))
     assert_a_partition_in_order(pairs, train, valid)
     assert len(set(valid[:, 0])) == len(valid)
-    counts = np.bincount(pairs[:, 0])
-    assert (counts[valid[:, 0]] >= 3).all()
-    assert len(valid) == min(int(fraction * len(pairs) + 0.5), (counts >= 3).sum())
+    taken = np.bincount(pairs[:, 0])
+    assert (taken[valid[:, 0]] >= 3).all()
+    assert len(valid) == min(int(fraction * len(pairs) + 0.5), (taken >= 3).sum())
 
 
 def test_every_pair_is_as_likely_to_be_held_out() -> None:
