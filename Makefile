@@ -2,8 +2,10 @@
 
 PYTHON ?= python3.11
 VENV   ?= .venv
-# CPU build of torch. For a GPU: make setup TORCH="torch==2.13.0 --index-url <your CUDA wheel index>"
+# torch is pinned: an open range would pull gigabytes of CUDA. For a GPU, name an index that has CUDA
+# builds of it: make setup TORCH_INDEX=<address>
 TORCH  ?= torch==2.13.0
+TORCH_INDEX ?=
 # Real data for `make demo` and for the tests on real data; none means generated data.
 DATA   ?=
 TURNPOINT_DATA ?= $(wildcard ../shared/data)
@@ -23,7 +25,7 @@ setup: $(STAMP)  ## make .venv with everything
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; pass PYTHON=<a Python 3.11 or newer>"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev]'
 	@touch $@
 
@@ -49,9 +51,9 @@ format: setup  ## put the code into the house's form
 serve: setup  ## serve what `make demo` published
 	$(BIN)/turnpoint serve --registry .turnpoint/registry
 
-bench: setup  ## measure: each format against a service of its own, and epochs with and without ADAR
-	$(BIN)/python -m bench.formats
+bench: setup  ## measure what ADAR adds to an epoch, and each format against a service of its own
 	$(BIN)/python -m bench.epochs $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.serving
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -163,7 +163,9 @@ def at_threshold(
     squared = users.square()
     for step in steps:
         score = (users * step.mean).sum(-1)
-        deviation = (squared * step.variance).sum(-1).sqrt()
+        # A user of zeros has no deviation, and 0 * inf is NaN: 1e-30 keeps the sign of an infinite
+        # quantile and is far below any score's resolution.
+        deviation = (squared * step.variance).sum(-1).sqrt().clamp_min(1e-30)
         bound = score if quantile == 0 else score + quantile * deviation
         met = bound <= threshold
         transition = torch.where(met, step.t, transition)

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,6 +59,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        disable_created_metrics()  # a second series beside each, which nobody asks for
 
         def histogram(
             name: str, what: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()

@@ -3,21 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cli.demo import HOME, REGISTRY, sparkline
 from core.registry import Registry
-from tests.cli.test_main import ENVIRONMENT, ROOT, turnpoint
-
-
-@pytest.fixture(scope="module")
-def demonstrated(tmp_path_factory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("demo")
-    return folder, turnpoint("demo", cwd=folder).stdout
+from tests.cli.conftest import ENVIRONMENT, ROOT, turnpoint
 
 
 def test_demo_shows_the_whole_idea(demonstrated):
@@ -31,21 +23,6 @@ def test_demo_shows_the_whole_idea(demonstrated):
     assert registry.models() == ["demo"]
     for file in ("pairs.f32", "pairs.safetensors", "pairs.json", "embeddings.safetensors"):
         assert (folder / HOME / file).stat().st_size > 0
-
-
-@pytest.fixture(scope="module")
-def url(demonstrated) -> Iterator[str]:
-    """The address of a `turnpoint serve` of the demo's registry."""
-    folder, _ = demonstrated
-    serve = [sys.executable, "-m", "cli.main", "serve", "--port", "0"]
-    with subprocess.Popen(
-        serve, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as service:
-        try:
-            yield service.stdout.readline().split()[-1]
-        finally:
-            service.terminate()
-        assert service.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize("start", [[], ["--start", ".turnpoint/embeddings.safetensors"]])

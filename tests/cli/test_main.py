@@ -1,7 +1,6 @@
 """The command as people run it: a process, its output and its exit code."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,26 +11,9 @@ import safetensors.numpy
 
 from core.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, unpack
 from core.registry import Registry
+from tests.cli.conftest import ROOT, turnpoint
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "COLUMNS": "160"}
 COMMANDS = ("train", "serve", "models", "publish", "generate", "bench", "demo")
-
-
-def turnpoint(
-    *arguments: object, cwd: Path, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *map(str, arguments)],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

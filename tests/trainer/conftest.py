@@ -9,6 +9,6 @@ import pytest
 @pytest.fixture
 def data_dir() -> Path:
     path = os.environ.get("TURNPOINT_DATA")
-    if path is None or not Path(path).is_dir():
+    if not path or not Path(path).is_dir():
         pytest.skip("TURNPOINT_DATA does not name a directory with the real data sets")
     return Path(path)

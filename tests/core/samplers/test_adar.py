@@ -96,6 +96,13 @@ def test_harder_samples_outscore_the_threshold_more_often():
         assert (above[met] <= hardness + 0.045).all()
 
 
+@pytest.mark.parametrize(("hardness", "expected"), [(0.0, 20), (1.0, 0)])
+def test_the_ends_of_hardness_hold_for_a_user_of_zeros_too(hardness, expected):
+    query = make_query(4, "exact", hardness=hardness)
+    query.users[2] = 0
+    assert (law(make_sampler(), query).transition == expected).all()
+
+
 def test_without_a_threshold_the_observed_negatives_score_is_used():
     sampler, query = make_sampler(), make_query(8, "exact")
     explicit = replace(query, threshold=sampler.negative_score.expand(8))
