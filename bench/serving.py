@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.serving [--rows 2048] [--n 8] [--seconds 5]
 
-A checkpoint is published for each denoiser (d = 64, T = 50, rule `score_aware`), served by `turnpoint
-serve` with its defaults, and asked in turn by one caller.
+A checkpoint is published for each denoiser (d = 64, T = 50, rule `score_aware`), served by
+`turnpoint serve` with its defaults, and asked in turn by one caller.
 """
 
 import argparse
@@ -26,7 +26,9 @@ def publish(registry: Path, denoiser: str) -> None:
     """A checkpoint whose denoiser is random, since an untrained one is trivial."""
     torch.manual_seed(0)
     sampler = ADAR(ADARConfig(dim=64, denoiser=denoiser)).eval()
-    torch.nn.init.normal_(sampler.denoiser.out.weight, std=0.02)
+    with torch.no_grad():
+        for parameter in sampler.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     Registry(registry).publish("bench", pack(sampler))
 
 

@@ -59,7 +59,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        disable_created_metrics()  # a second series beside each, which nobody asks for
+        # A second series beside each, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def histogram(
             name: str, what: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()

@@ -12,11 +12,10 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "COLUMNS": "160"}
 
 
-def turnpoint(
-    *arguments: object, cwd: Path, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+def python(*arguments: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A Python process that finds our packages."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=cwd,
         env=ENVIRONMENT,
         capture_output=True,
@@ -26,6 +25,13 @@ def turnpoint(
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def turnpoint(
+    *arguments: object, cwd: Path, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return python("-m", "cli.main", *arguments, cwd=cwd, check=check)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,13 @@
 """`make demo`, the remote trainer and the bench, as a newcomer runs them, one after another."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from cli.demo import HOME, REGISTRY, sparkline
 from core.registry import Registry
-from tests.cli.conftest import ENVIRONMENT, ROOT, turnpoint
+from tests.cli.conftest import ROOT, python, turnpoint
 
 
 def test_demo_shows_the_whole_idea(demonstrated):
@@ -28,17 +26,8 @@ def test_demo_shows_the_whole_idea(demonstrated):
 @pytest.mark.parametrize("start", [[], ["--start", ".turnpoint/embeddings.safetensors"]])
 def test_the_remote_trainer_trains_against_the_service(demonstrated, url, start):
     folder, _ = demonstrated
-    example = str(ROOT / "examples" / "remote_trainer.py")
-    done = subprocess.run(
-        [sys.executable, example, "--url", url, "--epochs", "2", *start],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    example = ROOT / "examples" / "remote_trainer.py"
+    done = python(example, "--url", url, "--epochs", 2, *start, cwd=folder)
     uniform, generated = (float(line.split()[-1]) for line in done.stdout.splitlines())
     assert 0 < uniform < 1
     assert 0 < generated < 1

@@ -2,14 +2,13 @@
 
 import re
 import subprocess
-import sys
 import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import fields
-from tests.cli.conftest import ENVIRONMENT, ROOT
+from tests.cli.conftest import ROOT, python, turnpoint
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE_ROW = re.compile(
@@ -21,23 +20,10 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
 
 
-def run_python(code: str, cwd) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_readmes_python_runs_against_the_demo(demonstrated, url):
     folder, _ = demonstrated
     (code,) = blocks("README.md", "python")
-    run_python(code.replace("http://localhost:8000", url), folder)
+    python("-c", code.replace("http://localhost:8000", url), cwd=folder)
 
 
 def test_the_readmes_curl_line_runs_against_the_demo(demonstrated, url):
@@ -59,22 +45,14 @@ def test_the_readmes_flags_exist(demonstrated):
     (block,) = [b for b in blocks("README.md", "sh") if "turnpoint train" in b]
     for line in block.splitlines():
         _, command, *arguments = line.split()
-        told = subprocess.run(
-            [sys.executable, "-m", "cli.main", command, "--help"],
-            cwd=folder,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
+        told = turnpoint(command, "--help", cwd=folder).stdout
         for flag in (word for word in arguments if word.startswith("--")):
             assert flag in told
 
 
 def test_your_own_encoder_runs(tmp_path):
     (code,) = blocks("docs/architecture.md", "python")
-    run_python(code, tmp_path)
+    python("-c", code, cwd=tmp_path)
 
 
 def test_every_setting_is_documented_as_it_is():
