@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core import chain, transition
@@ -157,47 +157,53 @@ class ADAR(nn.Module):
             query: users and positives (B, d), float32, and the rule.
             generator: draws t* for the rule `random`; untouched by the others.
         """
-        rule, steps = query.transition, self.num_steps
+        rule, ancestral = query.transition, self.config.ancestral
+        condition = query.users / self.user_rms
         score = (query.users * query.positives).sum(-1)
         threshold = query.threshold
         if threshold is None:
             threshold = self.negative_score.expand_as(score)
+
         match rule.rule:
             case "exact":
-                users = query.users * self.item_rms
+                steps = chain.reverse(self.denoiser, self.schedule, condition, ancestral=ancestral)
+                scoring = query.users * self.item_rms
                 quantile = transition.hardness_quantile(rule.hardness)
-                law = chain.at_threshold(self._reverse(query, 0), users, threshold, quantile)
-                return law.scaled(self.item_rms)
+                law = chain.at_threshold(steps, scoring, threshold, quantile)
             case "mixed":
-                stops = transition.mixed_stops(steps)
-                law = chain.at_mean_of_steps(self._reverse(query, min(stops)), stops)
-                return law.scaled(self.item_rms)
-            case "score_aware":
-                t_star = transition.score_aware(score, steps, rule.omega, rule.k)
-            case "calibrated":
-                t_star = transition.calibrated(
-                    score, self.score_mean, self.score_std, steps, rule.omega, rule.k
+                stops = transition.mixed_stops(self.num_steps)
+                steps = chain.reverse(
+                    self.denoiser, self.schedule, condition, stop=min(stops), ancestral=ancestral
                 )
-            case "theorem":
-                t_star = transition.theorem(score, threshold, self.schedule.alpha_bar)
-            case "random":
-                t_star = transition.random(len(score), steps, generator, score.device)
-            case "fixed":
-                t_star = torch.full_like(score, transition.fixed(steps, rule.hardness)).long()
-        law = chain.at_step(
-            self.denoiser,
-            self.schedule,
-            query.users / self.user_rms,
-            t_star,
-            ancestral=self.config.ancestral,
-        )
+                law = chain.at_mean_of_steps(steps, stops)
+            case _:
+                t_star = self._transition_point(rule, score, threshold, generator)
+                law = chain.at_step(
+                    self.denoiser, self.schedule, condition, t_star, ancestral=ancestral
+                )
         return law.scaled(self.item_rms)
 
-    def _reverse(self, query: Query, stop: int) -> chain.Steps:
-        condition = query.users / self.user_rms
-        return chain.reverse(
-            self.denoiser, self.schedule, condition, stop=stop, ancestral=self.config.ancestral
-        )
+    def _transition_point(
+        self,
+        rule: Transition,
+        score: Float[Tensor, " B"],
+        threshold: Float[Tensor, " B"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, " B"]:
+        """t* by a rule that needs no look at the chain (Algorithm 1, line 14)."""
+        steps = self.num_steps
+        match rule.rule:
+            case "score_aware":
+                return transition.score_aware(score, steps, rule.omega, rule.k)
+            case "calibrated":
+                mean, std = self.score_mean, self.score_std
+                return transition.calibrated(score, mean, std, steps, rule.omega, rule.k)
+            case "theorem":
+                return transition.theorem(score, threshold, self.schedule.alpha_bar)
+            case "random":
+                return transition.random(len(score), steps, generator, score.device)
+            case _:  # fixed
+                return torch.full_like(score, transition.fixed(steps, rule.hardness)).long()
 
 
 _UNIT_SCALES = {
