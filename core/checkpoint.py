@@ -134,8 +134,10 @@ def read_manifest(content: bytes) -> Manifest:
     return manifest
 
 
-def unpack(checkpoint: Checkpoint) -> tuple[NegativeSampler, Manifest]:
-    """Verify a checkpoint and rebuild its sampler, in evaluation mode on the CPU.
+def unpack(
+    checkpoint: Checkpoint, device: torch.device | str = "cpu"
+) -> tuple[NegativeSampler, Manifest]:
+    """Verify a checkpoint and rebuild its sampler on a device, in evaluation mode.
 
     Raises:
         CheckpointCorruptError: size or sha256 differ from the manifest's, or a file cannot be read.
@@ -167,7 +169,7 @@ def unpack(checkpoint: Checkpoint) -> tuple[NegativeSampler, Manifest]:
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise CheckpointRefusedError(f"weights are not finite: {name}")
-    return sampler.eval().requires_grad_(requires_grad=False), manifest
+    return sampler.eval().requires_grad_(requires_grad=False).to(device), manifest
 
 
 def warm_up(sampler: NegativeSampler, rows: int = 64) -> None:
@@ -176,8 +178,9 @@ def warm_up(sampler: NegativeSampler, rows: int = 64) -> None:
     Raises:
         CheckpointRefusedError: a sample is not finite.
     """
-    generator = torch.Generator().manual_seed(0)
-    users, positives = torch.randn(2, rows, sampler.dim, generator=generator)
+    device = sampler.device
+    generator = torch.Generator(device).manual_seed(0)
+    users, positives = torch.randn(2, rows, sampler.dim, generator=generator, device=device)
     for rule in (Transition("fixed", hardness=1.0), sampler.transition):
         law = sampler.law(Query(users, positives, rule), generator)
         if not law.draw(1, generator).isfinite().all():

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 
 from core.registry import Registry
 from service import openapi, problems
-from service.engine import Engine
+from service.engine import Engine, usable_device
 from service.limits import BodyLimit, RequestId
 from service.metrics import Metrics, Observe
 from service.negatives import Service
@@ -26,13 +26,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: default: those of the environment.
 
     Raises:
-        ConfigError: see `load_settings`.
+        ConfigError: see `load_settings` and `usable_device`.
     """
     settings = settings or load_settings()
-    metrics = Metrics()
+    metrics, device = Metrics(), usable_device(settings.server.device)
     service = Service(
         settings=settings,
-        models=Models(Registry(settings.registry.address), settings.registry, metrics),
+        models=Models(Registry(settings.registry.address), settings.registry, metrics, device),
         engine=Engine(
             max_rows=settings.batching.queue_rows,
             max_bytes=settings.batching.queue_bytes,

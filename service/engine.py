@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from core.errors import (
+    ConfigError,
     DeadlineExceededError,
     NonFiniteError,
     NotReadyError,
@@ -241,19 +242,19 @@ def _compute(job: Job) -> dict[str, Tensor]:
 
 
 def prepare(job: Job) -> Query:
-    """float32 inputs, checked, with mu- per row.
+    """float32 inputs on the sampler's device, checked, with mu- per row.
 
     Raises:
         NonFiniteError: a number that is not finite, or a score that is not.
     """
-    inputs = job.inputs
-    users, positives = inputs.users.float(), inputs.positives.float()
+    inputs, device = job.inputs, job.sampler.device
+    users, positives = (rows.to(device, torch.float32) for rows in (inputs.users, inputs.positives))
     # Not finite where any factor is not (inf 0 = nan), and where finite factors overflow:
     # one pass over the rows tells of everything that could go wrong below.
     score = (users * positives).sum(-1)
     if not score.isfinite().all():
         _refuse_first({"users": users, "positives": positives}, score)
-    given = None if inputs.threshold is None else inputs.threshold.float()
+    given = None if inputs.threshold is None else inputs.threshold.to(device, torch.float32)
     if given is not None and not given.isfinite().all():
         row = int((~given.isfinite()).nonzero()[0])
         raise NonFiniteError(
@@ -270,7 +271,7 @@ def sample(job: Job, query: Query) -> dict[str, Tensor]:
     Raises:
         NonFiniteError: inputs so large that the law overflows float32.
     """
-    generator = torch.Generator().manual_seed(job.seed)
+    generator = torch.Generator(job.sampler.device).manual_seed(job.seed)
     law = job.sampler.law(query, generator)
     settled = (law.mean + law.std).sum(-1).isfinite()
     if not settled.all():
@@ -287,7 +288,7 @@ def sample(job: Job, query: Query) -> dict[str, Tensor]:
 
 
 def finish(job: Job, query: Query, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the answer, in its dtype.
+    """The tensors of the answer, in its dtype, on the CPU.
 
     Raises:
         OutOfRangeError: float16 was asked for and cannot hold a number.
@@ -310,7 +311,25 @@ def finish(job: Job, query: Query, found: dict[str, Tensor]) -> dict[str, Tensor
                     f"dtype = 'float16' cannot hold {name}, which goes beyond 65504; "
                     "ask for bfloat16 or float32"
                 )
-    return answer
+    return {name: tensor.cpu() for name, tensor in answer.items()}
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"TURNPOINT_SERVER__DEVICE = {name!r} cannot be used here ({reason}): "
+            "set it to cpu, or install a CUDA build of torch on a machine with a GPU"
+        ) from error
+    return device
 
 
 def _refuse_first(fields: dict[str, Tensor], score: Tensor) -> None:

@@ -107,7 +107,7 @@ class TransitionSteps(Collector):
 
     def observe(self, model: str, transition: Tensor, num_steps: int) -> None:
         """Count a batch: one pass over t*, (B,) in [0, T], then T + 1 numbers."""
-        steps = torch.bincount(transition, minlength=num_steps + 1)
+        steps = torch.bincount(transition, minlength=num_steps + 1).cpu()
         share = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
         edges = torch.tensor(FRACTIONS, dtype=torch.float64)
         counts = torch.zeros(len(FRACTIONS), dtype=torch.int64)

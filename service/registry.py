@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+import torch
+
 from core.checkpoint import Manifest, unpack, warm_up
 from core.errors import (
     CheckpointCorruptError,
@@ -64,10 +66,18 @@ class Models:
         registry: where checkpoints are published.
         settings: how often to look, and what to keep.
         metrics: told of every swap.
+        device: where models are loaded to.
     """
 
-    def __init__(self, registry: Registry, settings: RegistrySettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: RegistrySettings,
+        metrics: Metrics,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.registry = registry
+        self.device = device
         self.settings = settings
         self.live: Mapping[str, LoadedModel] = {}
         self._metrics = metrics
@@ -256,7 +266,7 @@ class Models:
 
     def _load(self, name: str, version: str) -> LoadedModel:
         """Read, verify, warm up."""
-        sampler, manifest = unpack(self.registry.read(name, version))
+        sampler, manifest = unpack(self.registry.read(name, version), self.device)
         warm_up(sampler)
         return LoadedModel(name, version, sampler, manifest)
 

@@ -41,6 +41,9 @@ class ServerSettings(Group):
     max_rows: int = Field(65_536, ge=1, description="most rows in one request")
     max_json_rows: int = Field(4096, ge=1, description="most rows in one JSON request")
     max_n: int = Field(256, ge=1, le=256, description="most negatives per row")
+    device: str = Field(
+        "cpu", description="torch device that computes: cpu, cuda or cuda:N; one process each"
+    )
     torch_threads: int = Field(
         1,
         ge=1,

@@ -104,6 +104,11 @@ class ADAR(nn.Module):
         """T."""
         return self.config.num_steps
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.user_rms.device
+
     def summary(self) -> dict[str, Any]:
         """The manifest's account of this sampler."""
         return {

@@ -53,6 +53,11 @@ class NegativeSampler(Protocol):
         """T."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and where queries and generators must be."""
+        ...
+
     def summary(self) -> dict[str, Any]:
         """What the manifest says beside dim and num_steps: schedule, denoiser, scales, config."""
         ...

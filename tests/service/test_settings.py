@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import ConfigError
+from service.app import create_app
 from service.settings import fields, load_settings, masked, print_config
 
 
@@ -93,3 +94,9 @@ def test_what_is_shown_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None
 def test_masked() -> None:
     assert masked("redis://:pw@host:1/0") == "redis://***@host:1/0"
     assert masked("/a/b@c") == "/a/b@c"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "toaster"])
+def test_a_device_that_is_not_there_is_told_at_the_start(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"TURNPOINT_SERVER__DEVICE = '{device}' cannot be used"):
+        create_app(load_settings({"server": {"device": device}}))
