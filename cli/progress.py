@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from trainer.config import TrainConfig
@@ -22,10 +22,9 @@ class TrainingProgress:
         self.valid = ""
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -43,7 +42,7 @@ class TrainingProgress:
     def _on_step(self, tick: Tick) -> None:
         if self.progress.disable or tick.step % REFRESH_STEPS:
             return
-        figures = [f"{name} loss {float(value):.4f}" for name, value in tick.losses.items()]
+        figures = [f"{name} {float(value):.3f}" for name, value in tick.losses.items()]
         if tick.transition is not None:
             figures.append(f"t* {float(tick.transition.double().mean()):.1f}")
         self.progress.update(
@@ -51,17 +50,17 @@ class TrainingProgress:
             total=tick.steps,
             completed=tick.step + 1,
             epoch=f"{tick.epoch + 1}/{self.config.epochs}",
-            figures="  ".join([*figures, self.valid]),
+            figures=" ".join(["loss", *figures, self.valid]),
         )
 
     def _on_epoch(self, run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
         if metrics is None:
             return
         name = self.config.metric
-        self.valid = f"valid {name} {metrics[name]:.4f}"
+        self.valid = f"{name} {metrics[name]:.4f}"
         best = " (best)" if run.best_epoch == run.epoch else ""
         self.console.print(
-            f"epoch {run.epoch}/{self.config.epochs}  {seconds:.1f} s  {self.valid}{best}",
+            f"epoch {run.epoch}/{self.config.epochs}  {seconds:.1f} s  valid {self.valid}{best}",
             highlight=False,
         )
 
