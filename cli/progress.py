@@ -22,7 +22,7 @@ class TrainingProgress:
         self.valid = ""
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=8),
+            BarColumn(bar_width=5),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             console=self.console,
