@@ -17,7 +17,7 @@ in the standardised space of the denoiser.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.denoiser import ClosedChain, Denoiser, Prepared
+from core.denoiser import ClosedChain, Denoiser
 from core.schedule import Schedule
 
-CPU_CHUNK_ROWS = 1024  # its states fit a core's cache; measured against 256..2048
+CPU_CHUNK_ROWS = 512  # its states fit a core's cache; measured against 256..2048
 
 
 class Step(NamedTuple):
@@ -88,14 +88,18 @@ def reverse(
         ancestral: add the posterior's noise at every step, as DDPM does; Eq. 10 adds none.
     """
     prepared = denoiser.prepare(condition)
-    advance = _stepper(denoiser, schedule, ancestral=ancestral)
-    step = Step(schedule.num_steps, torch.zeros_like(condition), torch.ones_like(condition), 1.0)
-    yield step
+    sigma2 = schedule.ancestral_variance.tolist()
+    mean, variance = torch.zeros_like(condition), torch.ones_like(condition)
+    yield Step(schedule.num_steps, mean, variance, 1.0)
     for t in range(schedule.num_steps, stop, -1):
-        step = advance(t, prepared, step.mean, step.variance)
-        yield step
+        m, n = denoiser.transfer(t, prepared)
+        mean, variance = torch.addcmul(n, m, mean), m.square() * variance
+        if ancestral:
+            variance = variance + sigma2[t]
+        yield Step(t - 1, mean, variance, m)
 
 
+@torch.no_grad()
 def at_step(
     denoiser: Denoiser,
     schedule: Schedule,
@@ -104,7 +108,7 @@ def at_step(
     *,
     ancestral: bool = False,
 ) -> Law:
-    """The law of x_{t*}, t* known beforehand.
+    """The law of x_{t*}, t* known beforehand; without gradient.
 
     Where the chain closes, one formula; elsewhere exactly sum(T - t*) row-steps: rows are put in
     the order of t*, so that those still running are always the first ones, and how many they are is
@@ -121,23 +125,26 @@ def at_step(
         gain, mean = denoiser.state(transition, denoiser.prepare(condition))
         return Law(transition, mean, gain)
     t_star, order = transition.sort(stable=True)
-    mean, variance = torch.zeros_like(condition), torch.ones_like(condition)
-    advance = _stepper(denoiser, schedule, ancestral=ancestral)
+    sigma2 = schedule.ancestral_variance.tolist()
+    mean, spread = torch.zeros_like(condition), torch.ones_like(condition)  # B_t; A_t, or V_t
     every_t = torch.arange(schedule.num_steps + 1, device=t_star.device)
     chunk = CPU_CHUNK_ROWS if condition.device.type == "cpu" else max(len(order), 1)
-    for mine, stops, mean_, variance_ in zip(
-        *(rows.split(chunk) for rows in (order, t_star, mean, variance)), strict=True
+    for mine, stops, means, spreads in zip(
+        *(rows.split(chunk) for rows in (order, t_star, mean, spread)), strict=True
     ):
         running = torch.searchsorted(stops, every_t).tolist()  # running[t]: rows with t* < t
         prepared = denoiser.prepare(condition[mine[: running[-1]]])
         for t in range(schedule.num_steps, 0, -1):
             if (rows := running[t]) == 0:
                 break
-            _, mean_[:rows], variance_[:rows], _ = advance(
-                t, tuple(part[:rows] for part in prepared), mean_[:rows], variance_[:rows]
-            )
+            m, n = denoiser.transfer(t, tuple(part[:rows] for part in prepared))
+            torch.addcmul(n, m, means[:rows], out=means[:rows])
+            if ancestral:
+                spreads[:rows].mul_(m.square()).add_(sigma2[t])
+            else:
+                spreads[:rows].mul_(m)
     back = order.argsort()
-    return Law(transition, mean[back], variance[back].sqrt())
+    return Law(transition, mean[back], (spread.sqrt() if ancestral else spread.abs())[back])
 
 
 def at_threshold(
@@ -191,19 +198,3 @@ def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
     k = len(stops)
     transition = torch.full((len(total),), round(sum(stops) / k), device=total.device)
     return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)
-
-
-def _stepper(
-    denoiser: Denoiser, schedule: Schedule, *, ancestral: bool
-) -> Callable[[int, Prepared, Tensor, Tensor], Step]:
-    """From the law of x_t to that of x_{t-1}."""
-    sigma2 = schedule.ancestral_variance.tolist()
-
-    def advance(t: int, prepared: Prepared, mean: Tensor, variance: Tensor) -> Step:
-        m, n = denoiser.transfer(t, prepared)
-        variance = m.square() * variance
-        if ancestral:
-            variance = variance + sigma2[t]
-        return Step(t - 1, torch.addcmul(n, m, mean), variance, m)
-
-    return advance
