@@ -33,6 +33,9 @@ def train(
     standardize: Annotated[
         bool, typer.Option(help="divide embeddings by running RMS values; not in the paper")
     ] = True,
+    ancestral: Annotated[
+        bool, typer.Option("--ancestral", help="add noise in the reverse chain; not in the paper")
+    ] = False,
     dim: Annotated[int, typer.Option(help="d, width of the embeddings")] = 64,
     epochs: Annotated[int, typer.Option(help="most passes over the training pairs")] = 100,
     batch_size: Annotated[int, typer.Option(help="pairs per step")] = 2048,
@@ -90,6 +93,7 @@ def train(
         denoiser=denoiser,
         reconstruction=reconstruction,
         standardize=standardize,
+        ancestral=ancestral,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

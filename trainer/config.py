@@ -26,6 +26,7 @@ class TrainConfig:
         denoiser: film or moment.
         reconstruction: reading of Eq. 8's second term.
         standardize: divide embeddings by running RMS values; False is the literal paper.
+        ancestral: add the posterior's noise in the reverse chain; Eq. 10 adds none.
         epochs: the most passes over the training pairs.
         batch_size: B, pairs per step.
         learning_rate: Adam's, of the encoder.
@@ -49,6 +50,7 @@ class TrainConfig:
     denoiser: str = "film"
     reconstruction: str = "one_step"
     standardize: bool = True
+    ancestral: bool = False
     epochs: int = 100
     batch_size: int = 2048
     learning_rate: float = 3e-3
@@ -84,6 +86,7 @@ class TrainConfig:
             denoiser=self.denoiser,
             reconstruction=self.reconstruction,
             standardize=self.standardize,
+            ancestral=self.ancestral,
             transition=self.transition,
         )
 

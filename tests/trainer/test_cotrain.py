@@ -1,6 +1,6 @@
 """Algorithm 1 on a small generated data set."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from core.errors import CheckpointCorruptError, ConfigError
-from core.transition import RULES
+from core.transition import RULES, Transition
 from trainer import synthetic
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
@@ -92,6 +92,22 @@ def test_every_rule_and_denoiser_trains(data, rule, denoiser):
     assert sum(run.best_histogram) == len(data.train)
     assert len(run.best_histogram) == config.num_steps + 1
     assert int(run.diffusion.sampler.batches) == len(ticks)
+
+
+def test_every_sampler_setting_reaches_the_sampler():
+    changed = {
+        "dim": 5,
+        "num_steps": 7,
+        "schedule": "cosine",
+        "denoiser": "moment",
+        "reconstruction": "chain",
+        "standardize": False,
+        "ancestral": True,
+        "transition": Transition("exact", hardness=0.7),
+    }
+    sampler = TrainConfig(**changed).sampler()
+    assert {name: getattr(sampler, name) for name in changed} == changed
+    assert changed.keys() | {"hidden"} == {field.name for field in fields(sampler)}
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])
