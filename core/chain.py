@@ -121,17 +121,15 @@ def at_step(
         transition: (B,) t*, in [0, T].
         ancestral: as in `reverse`.
     """
+    mean, spread = torch.zeros_like(condition), torch.ones_like(condition)  # B_t; A_t, or V_t
     if isinstance(denoiser, ClosedChain) and not ancestral:
-        gain, mean = denoiser.state(transition, denoiser.prepare(condition))
-        return Law(transition, mean, gain)
+        for t_star, users, means, spreads in _chunks(transition, condition, mean, spread):
+            spreads[:], means[:] = denoiser.state(t_star, denoiser.prepare(users))
+        return Law(transition, mean, spread)
     t_star, order = transition.sort(stable=True)
     sigma2 = schedule.ancestral_variance.tolist()
-    mean, spread = torch.zeros_like(condition), torch.ones_like(condition)  # B_t; A_t, or V_t
     every_t = torch.arange(schedule.num_steps + 1, device=t_star.device)
-    chunk = CPU_CHUNK_ROWS if condition.device.type == "cpu" else max(len(order), 1)
-    for mine, stops, means, spreads in zip(
-        *(rows.split(chunk) for rows in (order, t_star, mean, spread)), strict=True
-    ):
+    for mine, stops, means, spreads in _chunks(order, t_star, mean, spread):
         running = torch.searchsorted(stops, every_t).tolist()  # running[t]: rows with t* < t
         prepared = denoiser.prepare(condition[mine[: running[-1]]])
         for t in range(schedule.num_steps, 0, -1):
@@ -198,3 +196,9 @@ def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
     k = len(stops)
     transition = torch.full((len(total),), round(sum(stops) / k), device=total.device)
     return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same rows of each: as many as suit the cache on a CPU, all of them elsewhere."""
+    rows = CPU_CHUNK_ROWS if tensors[0].device.type == "cpu" else max(len(tensors[0]), 1)
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
