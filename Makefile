@@ -51,7 +51,7 @@ format: setup  ## put the code into the house's form
 serve: setup  ## serve what `make demo` published
 	$(BIN)/turnpoint serve --registry .turnpoint/registry
 
-bench: setup  ## measure what ADAR adds to an epoch, and each format against a service of its own
+bench: setup  ## measure what ADAR adds to an epoch, and Turnpoint beside other servers and its floor
 	$(BIN)/python -m bench.epochs $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.serving
 

@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from bench.serving.processes import Running
 from bench.serving.wires import Floats
 from cli.bench import Driven, drive
 
+Caller = AbstractContextManager[Callable[[], object]]
 END = b"\r\n\r\n"
 
 
@@ -113,19 +115,24 @@ def measured(
     if contender.wire is None:
         return in_process(running, seconds).figures(case.rows, case.n)
     request = Request.to(contender, case)
-    moved: list[int] = []
+    with connected(running.port) as connection:
+        moved = len(request.body) + len(connection.call(request))
+    clocks = {"server": running.cpu_seconds, "client": time.process_time}
+    driven = drive(asking(running.port, request), concurrency, seconds, clocks, warm_up)
+    figures = driven.figures(case.rows, case.n)
+    figures["MiB/s"] = figures["calls/s"] * moved / 2**20
+    return figures
+
+
+def asking(port: int, request: Request) -> Callable[[], Caller]:
+    """Callers that repeat this request, each on a connection of its own."""
 
     @contextlib.contextmanager
     def caller() -> Iterator[Callable[[], object]]:
-        with connected(running.port) as connection:
-            moved.append(len(request.body) + len(connection.call(request)))
+        with connected(port) as connection:
             yield lambda: connection.call(request)
 
-    clocks = {"server": running.cpu_seconds, "client": time.process_time}
-    driven = drive(caller, concurrency, seconds, clocks, warm_up)
-    figures = driven.figures(case.rows, case.n)
-    figures["MiB/s"] = figures["calls/s"] * moved[0] / 2**20
-    return figures
+    return caller
 
 
 def in_process(running: Running, seconds: float) -> Driven:
