@@ -151,15 +151,15 @@ def alive(running: Running, case: Case, seconds: float) -> dict[str, dict[str, f
     idle = polled(running.port, "/livez", seconds / 2)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
         others.submit(int).result()  # it is up
-        load = others.submit(_load, running.port, contender, case, seconds)
+        load = others.submit(_load, running.port, Request.to(contender, case), case, seconds)
         busy = polled(running.port, "/livez", seconds)
         return {"idle": idle, "saturated": busy, "the load": load.result()}
 
 
-def _load(port: int, contender: Contender, case: Case, seconds: float) -> dict[str, float]:
-    """In another process: the callers, whose server somebody else watches."""
-    caller = asking(port, Request.to(contender, case))
-    return drive(caller, SATURATING, seconds + 1, {}, warm_up=0).figures(case.rows, case.n)
+def _load(port: int, request: Request, case: Case, seconds: float) -> dict[str, float]:
+    """The callers; in another process, so that they do not hold up who watches."""
+    driven = drive(asking(port, request), SATURATING, seconds + 1, {}, warm_up=0)
+    return driven.figures(case.rows, case.n)
 
 
 def kept(running: Running, case: Case, requests: int) -> dict[str, float]:
