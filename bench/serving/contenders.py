@@ -85,11 +85,14 @@ def everybody(case: Case) -> list[Contender]:
                 "litserve",
             ),
         ]
-    for how, name in (
-        ("looped", "looped, in process"),
-        ("stopped", "looped to min t*, in process"),
+    for how, threads, name in (
+        ("coefficients", 1, "the law alone, in process, 1 thread"),
+        ("looped", 1, "looped, in process, 1 thread"),
+        ("looped", 0, "looped, in process"),
+        ("stopped", 0, "looped to min t*, in process"),
     ):
-        in_process = ("bench.serving.kernel", *where, *size, "--how", how, "--threads", 0)
+        way = ("--how", how, "--threads", threads)
+        in_process = ("bench.serving.kernel", *where, *size, *way)
         found.append(Contender(name, in_process, None))
     lists = (litserve, *where, *n, "--kind", "json")
     return [

@@ -70,6 +70,16 @@ def collapsed(sampler: NegativeSampler, query: Query, n: int, generator: torch.G
     return sampler.law(query, generator).draw(n, generator)
 
 
+def coefficients(
+    sampler: NegativeSampler,
+    query: Query,
+    n: int,  # noqa: ARG001
+    generator: torch.Generator,
+) -> Tensor:
+    """The law alone, without a draw: its mean as if it were one negative."""
+    return sampler.law(query, generator).mean.unsqueeze(1)
+
+
 def looped(
     sampler: NegativeSampler, query: Query, n: int, generator: torch.Generator, last: int = 0
 ) -> Tensor:
@@ -109,7 +119,12 @@ def stopped(sampler: NegativeSampler, query: Query, n: int, generator: torch.Gen
     return looped(sampler, query, n, generator, last=int(least.round()))
 
 
-WAYS: dict[str, Draw] = {"collapsed": collapsed, "looped": looped, "stopped": stopped}
+WAYS: dict[str, Draw] = {
+    "collapsed": collapsed,
+    "coefficients": coefficients,
+    "looped": looped,
+    "stopped": stopped,
+}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds until it must answer
 TICK = os.sysconf("SC_CLK_TCK")
 # For everybody, as `turnpoint serve` has it: see docs/performance.md, Threads.
@@ -74,6 +75,7 @@ def started(arguments: Sequence[object], port: int = 0) -> Iterator[Running]:
             stdout=subprocess.PIPE if not port else told,
             stderr=told,
             text=True,
+            cwd=ROOT,  # where our packages are
             env={**os.environ, **SPIN},
             start_new_session=True,
         )
