@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format serve bench clean
+.PHONY: help setup demo test test-slow lint format serve bench bench-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,9 +51,14 @@ format: setup  ## put the code into the house's form
 serve: setup  ## serve what `make demo` published
 	$(BIN)/turnpoint serve --registry .turnpoint/registry
 
-bench: setup  ## measure what ADAR adds to an epoch, and each format against a service of its own
+bench: setup  ## measure what ADAR adds to an epoch, and Turnpoint beside other servers and its floor
 	$(BIN)/python -m bench.epochs $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.serving
+
+bench-serving: setup  ## the same with the peers installed, then the sweep; a quarter of an hour on a quiet machine
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt
+	$(BIN)/python -m bench.serving --out .turnpoint/bench
+	$(BIN)/python -m bench.serving.sweep --requests 10000 --out .turnpoint/bench
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,126 @@
+"""Contenders as processes: started, looked at through /proc, stopped by their id."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120  # seconds until it must answer
+TICK = os.sysconf("SC_CLK_TCK")
+# For everybody, as `turnpoint serve` has it: see docs/performance.md, Threads.
+SPIN = {"GOMP_SPINCOUNT": "10000"}
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process with all that it started."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """Of all of them so far."""
+        ticks = 0
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICK
+
+    def memory(self, field: str = "VmHWM") -> float:
+        """MiB of all of them, `VmHWM` at their highest or `VmRSS` now."""
+        return sum(memory_of(pid, field) for pid in self.tree())
+
+    def tree(self) -> list[int]:
+        """Its id and those of its descendants."""
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (thread / "children").read_text().split())
+        return found
+
+
+def memory_of(pid: int | str, field: str) -> float:
+    """MiB of one process; 0 once it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+@contextlib.contextmanager
+def started(arguments: Sequence[object], port: int = 0) -> Iterator[Running]:
+    """`python -m <arguments>` in a process group of its own, ended with the block."""
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if not port else told,
+            stderr=told,
+            text=True,
+            cwd=ROOT,  # where our packages are
+            env={**os.environ, **SPIN},
+            start_new_session=True,
+        )
+        running = Running(process, port)
+        try:
+            yield running
+        except BaseException:
+            told.seek(0)
+            print(told.read()[-4000:], file=sys.stderr)
+            raise
+        finally:
+            _stop(process)
+
+
+def wait_for(running: Running) -> None:
+    """Until it listens.
+
+    Raises:
+        RuntimeError: it ended before.
+        TimeoutError: it does not.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if running.process.poll() is not None:
+            raise RuntimeError(f"it ended with code {running.process.returncode} before it served")
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", running.port), timeout=1),
+        ):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {running.port} after {PATIENCE} s")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask the first, then end the group, which is of our making."""
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
