@@ -109,7 +109,7 @@ class FiLMDenoiser(nn.Module):
         (user,) = prepared
         hidden = nn.functional.silu(self.time(self.time_codes[t]) + user)
         gamma, eta = self.out(hidden).chunk(2, dim=-1)
-        return gamma + self.noise[t].to(user.dtype).unsqueeze(-1), eta
+        return gamma + self.noise.to(user.dtype)[t].unsqueeze(-1), eta
 
     def transfer(self, t: int, prepared: Prepared) -> Coefficients:
         """(m_t, n_t), each (B, d): sqrt(alpha_t) - k_t (gamma - noise_t) and -k_t eta."""
@@ -180,13 +180,15 @@ class MomentHead(nn.Module):
         """(A_t, B_t), each (B, d), by the formulas above."""
         mean, variance = prepared
         signal, noise = self._levels(t, mean.dtype)
-        last, v_last = self.signal[-1], self._variance(self.signal[-1], self.noise[-1], variance)
-        gain = last / signal * self._variance(signal, noise, variance) / v_last
-        return gain, (signal - gain * last) * mean
+        last, noise_last = float(self.signal[-1]), float(self.noise[-1])
+        v_t = torch.addcmul(noise.square(), signal.square(), variance)
+        v_last = variance.mul(last**2).add_(noise_last**2)
+        gain = v_t.div_(v_last).mul_(last / signal)
+        return gain, torch.add(signal, gain, alpha=-last).mul_(mean)
 
     def _levels(self, t: Int[Tensor, " B"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(signal, noise) at each row's t, (B, 1)."""
-        signal, noise = (level[t].to(dtype).unsqueeze(-1) for level in (self.signal, self.noise))
+        signal, noise = (level.to(dtype)[t].unsqueeze(-1) for level in (self.signal, self.noise))
         return signal, noise
 
     @staticmethod

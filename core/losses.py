@@ -65,7 +65,7 @@ def diffusion_loss(
     t = torch.randint(1, steps + 1, x_0.shape[:1], generator=generator, device=x_0.device)
     noise = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     levels = (denoiser.signal, denoiser.noise)
-    signal_t, noise_t = (level[t].to(x_0.dtype).unsqueeze(-1) for level in levels)
+    signal_t, noise_t = (level.to(x_0.dtype)[t].unsqueeze(-1) for level in levels)
     x_t = signal_t * x_0 + noise_t * noise
     gamma, eta = denoiser.coefficients(t, denoiser.prepare(condition))
     error = (noise - (gamma * x_t + eta)).square()
