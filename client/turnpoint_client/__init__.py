@@ -4,11 +4,13 @@
         answer = client.negatives(users, positives, n=8)     # numpy in, numpy out; so is torch
         answer.negatives, answer.transition, answer.version  # [B, 8, d], [B], who answered
 
-`AsyncClient` is the same, awaited. What can go wrong: `turnpoint_client.errors`.
+`AsyncClient` is the same, awaited. `Prefetcher` asks ahead of a training loop. What can go wrong:
+`turnpoint_client.errors`.
 """
 
 from ._client import AsyncClient, Client
 from ._options import Options
+from ._prefetch import Batch, Prefetcher, PrefetchStats
 from ._retry import Retries, Stats
 from ._version import __version__
 from .errors import (
@@ -25,6 +27,7 @@ from .errors import (
     OverloadedError,
     ProblemError,
     ProtocolError,
+    StaleVersionError,
     TimedOutError,
     TooLargeError,
     TransportError,
@@ -39,6 +42,7 @@ from .results import Distribution, Model, ModelVersion, Negatives
 
 __all__ = [
     "AsyncClient",
+    "Batch",
     "Client",
     "ConnectError",
     "DeadlineExceededError",
@@ -56,9 +60,12 @@ __all__ = [
     "Options",
     "OutOfRangeError",
     "OverloadedError",
+    "PrefetchStats",
+    "Prefetcher",
     "ProblemError",
     "ProtocolError",
     "Retries",
+    "StaleVersionError",
     "Stats",
     "TimedOutError",
     "TooLargeError",

@@ -155,7 +155,7 @@ class Client(_Base[httpx.BaseTransport, None]):
     def _default_sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def _send(self, call: Call[T]) -> T:
+    def _send(self, call: Call[T], sleep: Callable[[float], None] | None = None) -> T:
         course = self._course(call)
         while True:
             try:
@@ -167,7 +167,7 @@ class Client(_Base[httpx.BaseTransport, None]):
                 return call.read(Reply(response.status_code, response.headers, body))
             except TROUBLE as error:
                 pause = course.pause(error)
-            self._sleep(pause)
+            (sleep or self._sleep)(pause)
 
     negatives = _blocking(Wire.negatives)
     distribution = _blocking(Wire.distribution)

@@ -51,6 +51,13 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._parts = tuple(part.cast("B") for part in parts)
         self.length = sum(len(part) for part in self._parts)
 
+    def snapshot(self) -> "Body":
+        """Itself with bytes of its own: arrays it was made from may change afterwards."""
+        own = (
+            part if isinstance(part.obj, bytes) else memoryview(bytes(part)) for part in self._parts
+        )
+        return Body(*own)
+
     def __iter__(self) -> Iterator[bytes]:
         for part in self._parts:
             for start in range(0, len(part), self.CHUNK):

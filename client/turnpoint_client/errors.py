@@ -7,6 +7,7 @@
     │   ├── DisconnectedError        hung up before the answer was whole; a ConnectionError
     │   └── TimedOutError            the time-out or the deadline ran out here; a TimeoutError
     ├── ProtocolError                an answer came that does not fit the contract
+    ├── StaleVersionError            an answer came, of a version older than the caller allows
     └── ProblemError                 the service said no: status, code, title, detail
         ├── MalformedError  UnauthorizedError                                   400, 401
         ├── UnknownModelError  UnknownVersionError                              404
@@ -50,6 +51,10 @@ class TimedOutError(TransportError, TimeoutError):
 
 class ProtocolError(TurnpointClientError):
     """An answer that does not fit the contract: another kind of server, or a proxy between."""
+
+
+class StaleVersionError(TurnpointClientError):
+    """An answer of a version that is older than the caller allows."""
 
 
 class ProblemError(TurnpointClientError):
