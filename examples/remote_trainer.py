@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn.functional import embedding, softplus
-from turnpoint_client import Client
+from turnpoint_client import Client, Prefetcher
 
 
 def read(path: Path | None) -> list[list[int]]:
@@ -23,15 +24,12 @@ def read(path: Path | None) -> list[list[int]]:
         lines = (line.split() for line in path.read_text().splitlines())
         return [[int(item) - 1 for item in items] for _, *items in lines]
     generator = torch.Generator().manual_seed(0)
-    users, items = (
-        torch.randn(1000, 8, generator=generator),
-        torch.randn(600, 8, generator=generator),
-    )
+    users, items = torch.randn(1600, 8, generator=generator).split([1000, 600])
     taste = users @ items.T - 2 * torch.rand(1000, 600, generator=generator).log().neg().log()
     return taste.topk(15).indices.tolist()
 
 
-def split(histories: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def split(histories: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Train pairs, and one test pair a user: an item drawn from the history."""
     generator = torch.Generator().manual_seed(1)
     held = [h[int(torch.randint(len(h), (1,), generator=generator))] for h in histories]
@@ -39,9 +37,7 @@ def split(histories: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(train), torch.tensor(list(enumerate(held)))
 
 
-def recall(
-    users: torch.Tensor, items: torch.Tensor, train: torch.Tensor, test: torch.Tensor
-) -> float:
+def recall(users: Tensor, items: Tensor, train: Tensor, test: Tensor) -> float:
     """Recall@20 over all items that are not in train, the mean over test pairs."""
     seen = torch.zeros(len(users), len(items), dtype=torch.bool)
     seen[train[:, 0], train[:, 1]] = True
@@ -61,14 +57,19 @@ def train_bpr(args, train, test, dim: int, client: Client | None) -> float:
         tables = [load_file(args.start)[name] for name in ("users", "items")]
     users, items = (torch.nn.Parameter(table) for table in tables)
     optimizer = torch.optim.Adam([users, items], lr=5e-3)
-    for _ in range(args.epochs):
+
+    def batches():  # asked ahead: negatives follow from embeddings of two steps before
         for rows in torch.randperm(len(train), generator=generator).split(2048):
             u, i = train[rows].unbind(1)
+            yield (u, i), users[u].detach(), items[i].detach()
+
+    for _ in range(args.epochs):
+        stream = Prefetcher(client, batches(), transition=args.transition) if client else batches()
+        for (u, i), answer, *_ in stream:
             j = torch.randint(len(items), i.shape, generator=generator)
             e_u, e_i, e_j = embedding(u, users), embedding(i, items), embedding(j, items)
             margin = (e_u * (e_i - e_j)).sum(-1)
             if client is not None:
-                answer = client.negatives(e_u.detach(), e_i.detach(), transition=args.transition)
                 margin = margin - args.weight * (e_u * answer.negatives[:, 0]).sum(-1)
             penalty = (e_u.square() + e_i.square() + e_j.square()).sum(-1).mean()
             optimizer.zero_grad()

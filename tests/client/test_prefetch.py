@@ -176,12 +176,13 @@ def test_depth_is_what_is_in_flight_and_how_far_batches_are_drawn(depth: int) ->
 
 def test_a_loop_slower_than_the_service_never_waits(client: Client, ports: list[int]) -> None:
     with Prefetcher(client, numbered(6), depth=2) as stream:
-        for _ in stream:
-            first = stream.stats.waited
+        next(stream)
+        first = stream.stats.waited
+        for _ in range(5):
             time.sleep(0.1)
-            assert stream.stats.waited == first
+            next(stream)
+        assert stream.stats.waited == first, "to the bit"
         assert stream.stats.late <= 1, "only the first"
-        assert stream.stats.waited < 0.1
     assert len(set(ports)) <= 2, "connections are kept"
 
 
@@ -192,12 +193,12 @@ def test_waiting_is_measured() -> None:
 
     with serving(asgi(serve, [])) as url, Client(url) as client:
         begin = time.perf_counter()
-        with Prefetcher(client, numbered(6)) as stream:
+        with Prefetcher(client, numbered(6), depth=1) as stream:
             assert len(list(stream)) == 6
         elapsed = time.perf_counter() - begin
     assert 0.8 * elapsed < stream.stats.waited < elapsed
     assert stream.stats.waited > 0.25
-    assert stream.stats.late >= 5
+    assert stream.stats.late == 6
 
 
 def test_an_early_break_leaves_nothing(client: Client) -> None:
