@@ -9,7 +9,8 @@ from starlette.middleware import Middleware
 
 from core.registry import Registry
 from service import openapi, problems
-from service.engine import Engine, usable_device
+from service.compute import usable_device
+from service.engine import Engine
 from service.limits import BodyLimit, RequestId
 from service.metrics import Metrics, Observe
 from service.negatives import Service

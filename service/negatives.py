@@ -14,7 +14,8 @@ from starlette.responses import Response
 from core.errors import MalformedError, TooLargeError
 from service import codecs, params
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
-from service.engine import Engine, Job, Result
+from service.compute import Job
+from service.engine import Engine, Result
 from service.limits import declared_length, read_body
 from service.metrics import Metrics
 from service.params import Params

@@ -13,9 +13,10 @@ from fastapi import FastAPI
 
 from core.errors import DeadlineExceededError, NotReadyError, OverloadedError
 from core.transition import Transition
-from service import engine as module
+from service import compute as module
 from service.codecs import Inputs
-from service.engine import Engine, Job, Result
+from service.compute import Job
+from service.engine import Engine, Result
 from service.negatives import Service
 from service.params import Params
 from tests.service.live import OCTET, THREADS, make_sampler, octet, pairs
