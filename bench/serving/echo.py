@@ -5,20 +5,22 @@ touched for the first time.
 """
 
 import argparse
+from collections.abc import Iterable
 
 import uvicorn
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 
 class Echo:
-    """An ASGI application that answers `size` bytes."""
+    """An ASGI application that answers `size` bytes, with these headers besides its own."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, headers: Iterable[tuple[str, str]] = ()) -> None:
         self.answer = memoryview(bytearray(size))
         self.body = bytearray()
         self.headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", str(size).encode()),
+            *((name.encode(), value.encode()) for name, value in headers),
         ]
 
     async def __call__(
@@ -45,7 +47,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--header", nargs=2, action="append", default=[], help="name, value")
     args = parser.parse_args()
-    uvicorn.run(
-        Echo(args.size), port=args.port, log_level="warning", access_log=False, lifespan="off"
-    )
+    echo = Echo(args.size, args.header)
+    uvicorn.run(echo, port=args.port, log_level="warning", access_log=False, lifespan="off")

@@ -41,9 +41,11 @@ def median(rounds: list[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.median([one[name] for one in rounds])) for name in rounds[0]}
 
 
-def ratio(rounds: list[Mapping[str, float]], to: list[Mapping[str, float]]) -> float:
-    """Median over rounds of the ratio of p50."""
-    return float(np.median([a["p50 ms"] / b["p50 ms"] for a, b in zip(rounds, to, strict=True)]))
+def ratio(
+    rounds: list[Mapping[str, float]], to: list[Mapping[str, float]], figure: str = "p50 ms"
+) -> float:
+    """Median over rounds of the ratio of a figure."""
+    return float(np.median([a[figure] / b[figure] for a, b in zip(rounds, to, strict=True)]))
 
 
 def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:

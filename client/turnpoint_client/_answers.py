@@ -1,6 +1,5 @@
 """From a whole reply to the arrays and facts it holds, or to the error it stands for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -91,7 +90,7 @@ def check(reply: Reply) -> None:
 def document_of(reply: Reply) -> dict[str, Any]:
     check(reply)
     try:
-        document = json.loads(reply.body)
+        document = reply.document()
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the answer is no JSON: {error}") from error
     if not isinstance(document, dict):

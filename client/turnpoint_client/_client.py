@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args
 
 import httpx
 
+from ._direct import AsyncDirect, Direct
 from ._options import Options
 from ._reply import Reply
 from ._retry import Course, Retries, Stats
@@ -150,6 +151,8 @@ class Client(_Base[httpx.BaseTransport, None]):
     """
 
     def _open(self, transport: httpx.BaseTransport | None) -> None:
+        if transport is None and (address := self._wire.direct()) is not None:
+            transport = Direct(address)
         self._http = httpx.Client(transport=transport)
 
     def _default_sleep(self, seconds: float) -> None:
@@ -161,10 +164,8 @@ class Client(_Base[httpx.BaseTransport, None]):
             try:
                 request = self._request(call, course)
                 with closing(self._http.send(request, stream=True)) as response:
-                    body = bytearray()  # and not response.read(), whose bytes no array may write to
-                    for chunk in response.iter_bytes():
-                        body += chunk
-                return call.read(Reply(response.status_code, response.headers, body))
+                    chunks = list(response.iter_bytes())
+                return call.read(Reply.of(response, chunks))
             except TROUBLE as error:
                 pause = course.pause(error)
             (sleep or self._sleep)(pause)
@@ -201,6 +202,8 @@ class AsyncClient(_Base[httpx.AsyncBaseTransport, Awaitable[None]]):
     """The service, for code on an event loop: `Client`, awaited; all else is the same."""
 
     def _open(self, transport: httpx.AsyncBaseTransport | None) -> None:
+        if transport is None and (address := self._wire.direct()) is not None:
+            transport = AsyncDirect(address)
         self._http = httpx.AsyncClient(transport=transport)
 
     async def _default_sleep(self, seconds: float) -> None:
@@ -212,10 +215,8 @@ class AsyncClient(_Base[httpx.AsyncBaseTransport, Awaitable[None]]):
             try:
                 request = self._request(call, course)
                 async with aclosing(await self._http.send(request, stream=True)) as response:
-                    body = bytearray()
-                    async for chunk in response.aiter_bytes():
-                        body += chunk
-                return call.read(Reply(response.status_code, response.headers, body))
+                    chunks = [chunk async for chunk in response.aiter_bytes()]
+                return call.read(Reply.of(response, chunks))
             except TROUBLE as error:
                 pause = course.pause(error)
             await self._sleep(pause)

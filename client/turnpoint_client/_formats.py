@@ -134,7 +134,7 @@ def _encode_raw(tensors: Tensors, scalars: Scalars) -> Encoded:
 def _decode_raw(reply: Reply) -> Decoded:
     shape = tuple(int(size) for size in reply.headers["x-negatives-shape"].split(","))
     dtype = reply.headers["x-negatives-dtype"].strip()
-    return Decoded({"negatives": Raw(memoryview(reply.body), dtype, shape)}, {})
+    return Decoded({"negatives": Raw(reply.body, dtype, shape)}, {})
 
 
 # --- application/x-safetensors --------------------------------------------------------------------
@@ -149,9 +149,9 @@ def _decode_safetensors(reply: Reply) -> Decoded:
     length = int.from_bytes(reply.body[:8], "little")
     if 8 + length > len(reply.body):
         raise ValueError(f"a header of {length} bytes in a body of {len(reply.body)}")
-    header = json.loads(reply.body[8 : 8 + length])
+    header = json.loads(bytes(reply.body[8 : 8 + length]))
     told = header.pop("__metadata__", {})
-    tensors = memoryview(reply.body)[8 + length :]
+    tensors = reply.body[8 + length :]
     arrays = {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
@@ -180,7 +180,7 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _decode_json(reply: Reply) -> Decoded:
-    document = json.loads(reply.body)
+    document = reply.document()
     names = ("negatives", "transition", "mean", "std", "scores")
     arrays = {
         name: _unpacked(name, document[name]) for name in names if document.get(name) is not None

@@ -1,6 +1,5 @@
 """From an answer that is no success to the error that says so."""
 
-import json
 import math
 import time
 from email.utils import parsedate_to_datetime
@@ -64,10 +63,10 @@ def _problem_document(reply: Reply) -> dict[str, Any]:
     """The members of a problem document (RFC 9457), or a page's first words as its detail."""
     if reply.media_type in {"application/problem+json", "application/json"}:
         try:
-            document = json.loads(reply.body)
+            document = reply.document()
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict):
             return document
-    page = " ".join(reply.body[: 4 * QUOTED].decode("utf-8", "replace").split())
+    page = " ".join(bytes(reply.body[: 4 * QUOTED]).decode("utf-8", "replace").split())
     return {"detail": page[:QUOTED]}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -78,6 +79,14 @@ class Wire:
 
     def __repr__(self) -> str:
         return f"url={str(self._url)!r}, model={self._model!r}"  # never the key
+
+    def direct(self) -> tuple[str, int] | None:
+        """Host and port, where plain HTTP leads straight there; None with TLS or a proxy."""
+        host, port = self._url.raw_host.decode("ascii"), self._url.port or 80
+        proxied = not getproxies().keys().isdisjoint({"http", "all"})
+        if self._url.scheme != "http" or (proxied and not proxy_bypass(f"{host}:{port}")):
+            return None
+        return host, port
 
     def request(self, call: Call[Any], left: float | None) -> httpx.Request:
         """The call as a request to send once, `left` seconds before its deadline."""
