@@ -70,15 +70,12 @@ class Exchange:
         Raises:
             httpx.LocalProtocolError: a header that must not be sent, or a body of another length.
         """
-        request = self._request
-        head = h11.Request(
-            method=request.method, target=request.url.raw_path, headers=request.headers.raw
-        )
-        body = (h11.Data(data=chunk) for chunk in cast("Iterable[bytes]", request.stream))
-        for event in chain([head], body, [h11.EndOfMessage()]):
-            with _in_httpx_terms():
-                parts = self._connection.send_with_data_passthrough(event)
-            yield from parts or ()
+        request, target = self._request, self._request.url.raw_path
+        with _in_httpx_terms():
+            head = h11.Request(method=request.method, target=target, headers=request.headers.raw)
+            body = (h11.Data(data=chunk) for chunk in cast("Iterable[bytes]", request.stream))
+            for event in chain([head], body, [h11.EndOfMessage()]):
+                yield from self._connection.send_with_data_passthrough(event) or ()
 
     def buffer(self) -> memoryview:
         """Where the next bytes are to go, as many as come."""

@@ -5,9 +5,9 @@ import inspect
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, BinaryIO
 
 import uvicorn
 from turnpoint_client import AsyncClient
@@ -23,8 +23,13 @@ App = Callable[
 class Awaiting:
     """An `AsyncClient` on an event loop of its own, called as if it blocked."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._runner = asyncio.Runner()
+    def __init__(
+        self,
+        *args: Any,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        **options: Any,
+    ) -> None:
+        self._runner = asyncio.Runner(loop_factory=loop_factory)
         self._client = AsyncClient(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -96,26 +101,48 @@ def serving(app: App) -> Iterator[str]:
         thread.join(10)
 
 
+Pieces = Sequence[bytes]
+
+
 @contextmanager
-def hanging_up(*replies: bytes) -> Iterator[str]:
-    """Reads a request per connection, answers with the next bytes, whole or not, and hangs up."""
+def speaking(*connections: Sequence[Pieces], linger: float = 0.0) -> Iterator[str]:
+    """Says for each connection what it answers to one request after the other, byte for byte.
+
+    An answer is sent piece by piece, each seen for itself by the other side. After the last one it
+    waits `linger` seconds and hangs up.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def run() -> None:
-            for reply in replies:
+            for answers in connections:
                 connection, _ = listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with connection, connection.makefile("rb") as stream:
-                    length = 0
-                    while (line := stream.readline().strip()) != b"":
-                        if line.lower().startswith(b"content-length:"):
-                            length = int(line.split(b":")[1])
-                    stream.read(length)
-                    connection.sendall(reply)
+                    for pieces in answers:
+                        read_request(stream)
+                        for piece in pieces:
+                            connection.sendall(piece)
+                            time.sleep(0.01 * (len(pieces) > 1))
+                    time.sleep(linger)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join(5)
+
+
+def read_request(stream: BinaryIO) -> bytes:
+    """The body of the next request."""
+    length = 0
+    while (line := stream.readline().strip()) != b"":
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    return stream.read(length)
+
+
+def hanging_up(*replies: bytes) -> AbstractContextManager[str]:
+    """Reads a request per connection, answers with the next bytes, whole or not, and hangs up."""
+    return speaking(*([[reply]] for reply in replies))
 
 
 def silent_port() -> int:
