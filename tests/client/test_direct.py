@@ -316,22 +316,26 @@ def test_a_header_that_cannot_be_sent(twin: Any, echoing: str) -> None:
         ask(client)
 
 
-@twins
-def test_a_client_that_was_closed_keeps_nothing(twin: Any) -> None:
-    """A connection that comes back late is closed, too: the server sees it."""
-    gone = threading.Event()
+def test_a_connection_that_comes_back_to_a_closed_client_is_closed() -> None:
+    asked, closed, gone = threading.Event(), threading.Event(), threading.Event()
 
     def run(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, connection.makefile("rb") as stream:
             read_request(stream)
+            asked.set()
+            closed.wait(5)
             connection.sendall(GOOD)
-            if connection.recv(1) == b"":
+            if stream.read(1) == b"":
                 gone.set()
 
     with listening(run) as url:
-        with twin(url) as client:
-            ask(client)
+        with Raw(url) as client:
+            caller = threading.Thread(target=ask, args=(client,))
+            caller.start()
+            assert asked.wait(5)
+        closed.set()
+        caller.join()
         assert gone.wait(2)
 
 
