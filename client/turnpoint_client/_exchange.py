@@ -1,8 +1,8 @@
 """One request and its answer over HTTP/1.1; no IO, so both clients share it.
 
-h11 writes and reads the heads, and the bodies of no known length. It would copy each byte five
-times; of a body whose length is known nothing is left to parse, so that goes past it, from the
-kernel into the one buffer that the arrays of the answer will lie in.
+h11 writes and reads the heads, and reads bodies of no known length. It would copy each byte of a
+body three times; where the length is known nothing is left to parse, so that body goes past it,
+from the kernel into the one buffer that the arrays of the answer will lie in.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator

@@ -19,6 +19,7 @@ import uvloop
 from turnpoint_client import (
     AsyncClient,
     Client,
+    ConnectError,
     DisconnectedError,
     ProtocolError,
     TimedOutError,
@@ -337,6 +338,24 @@ def test_a_connection_that_comes_back_to_a_closed_client_is_closed() -> None:
         closed.set()
         caller.join()
         assert gone.wait(2)
+
+
+@twins
+def test_an_address_with_tls_is_never_spoken_to_without(twin: Any) -> None:
+    with (
+        listening(refuse) as url,
+        twin(url.replace("http:", "https:"), timeout=limited(connect=2.0)) as client,
+        pytest.raises(ConnectError, match="SSL"),
+    ):
+        ask(client)
+
+
+def refuse(listener: socket.socket) -> None:
+    """What a server of plain HTTP says to a TLS greeting."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(REPLIES["refused"])
 
 
 @twins
