@@ -73,8 +73,8 @@ class Batcher:
         """How long to wait for another job now."""
         if under_way is None:
             return 0 if batch else None
-        waits = not under_way.done() and (not batch or time.monotonic() < until)
-        return POLL_SECONDS if waits else 0
+        open_ended = not batch or (kind(batch[0].job) is not None and time.monotonic() < until)
+        return POLL_SECONDS if open_ended and not under_way.done() else 0
 
     def _fits(self, batch: Sequence[Ticket], ticket: Ticket) -> bool:
         if not batch:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+MOST_CALLERS = 10_000  # whose past is remembered at a time
 
 
 class FairQueue(Generic[T]):
@@ -23,7 +24,7 @@ class FairQueue(Generic[T]):
         self._heap: list[tuple[float, int, T]] = []
         self._order = itertools.count()  # equal starts: first come, first served
         self._clock = 0.0
-        self._ends: dict[str, float] = {}  # by caller; one that is past says nothing
+        self._ends: dict[str, float] = {}  # by caller, until nothing waits any more
         self._open = True
         self._changed = threading.Condition()
 
@@ -49,19 +50,20 @@ class FairQueue(Generic[T]):
         """The next item, if it fits; whatever does not fit keeps its place.
 
         Args:
-            patience: seconds to wait for one; None waits until the queue is closed.
+            patience: seconds to wait for one; None, of a thread that has nothing else to do, waits
+                until the queue is closed.
             fits: asked about the next item only.
 
         Returns:
             None: the next does not fit, none came in time, or the queue is closed and empty.
         """
         with self._changed:
+            if (patience is None and not self._heap) or len(self._ends) > MOST_CALLERS:
+                self._ends.clear()  # whoever had more has kept nobody waiting
             self._changed.wait_for(lambda: self._heap or not self._open, patience)
             if not self._heap or not fits(self._heap[0][2]):
                 return None
             self._clock, _, item = heapq.heappop(self._heap)
-            if len(self._ends) > 2 * len(self._heap) + 64:  # callers that went away
-                self._ends = {who: end for who, end in self._ends.items() if end > self._clock}
             return item
 
     def close(self) -> None:

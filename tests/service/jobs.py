@@ -42,12 +42,18 @@ def free(rows: int = 4, **changes: Any) -> Job:
     return job(rows, **({"params": Params()} | changes))
 
 
-def make_engine(seen: list[int] | None = None, hang_seconds: int = 60, **batching: Any) -> Engine:
+def make_engine(
+    seen: list[int] | None = None,
+    *,
+    hang_seconds: int = 60,
+    threads: int = THREADS,
+    **batching: Any,
+) -> Engine:
     """An engine for a hundred rows; `seen` gets the rows of its computations."""
     bounds = {"queue_rows": 100, "queue_bytes": 10_000}
     return Engine(
         BatchingSettings(**(bounds | batching)),
-        ServerSettings(torch_threads=THREADS, hang_seconds=hang_seconds),
+        ServerSettings(torch_threads=threads, hang_seconds=hang_seconds),
         CPU,
         ([] if seen is None else seen).append,
     )
