@@ -25,18 +25,37 @@ class Prepared:
 
     Attributes:
         query: of all jobs, one after another; zeros where a row is not sound.
-        sound: (2, B) bool: the score is finite, and so is the threshold given.
+        score: (B,) bool, the positive's score is finite.
+        threshold: (B,) bool, so is the threshold given.
     """
 
     query: Query
-    sound: Tensor
+    score: Tensor
+    threshold: Tensor
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a batch came to.
+
+    Attributes:
+        transition: (B,) t* of all rows.
+        settled: (B,) bool, the law is finite.
+        laws: of each job.
+        draws: (B, n, d) of each job; None where it wants none.
+    """
+
+    transition: Tensor
+    settled: Tensor
+    laws: Sequence[Law]
+    draws: Sequence[Tensor | None]
 
 
 @torch.inference_mode()
 def compute(jobs: Sequence[Job], memory: Memory) -> Flight:
     """The three stages of a batch whose jobs `batching.kind` lets together."""
     prepared = prepare(jobs, memory)
-    return finish(jobs, prepared, *sample(jobs, prepared.query), memory)
+    return finish(jobs, prepared, sample(jobs, prepared.query), memory)
 
 
 def prepare(jobs: Sequence[Job], memory: Memory) -> Prepared:
@@ -51,22 +70,22 @@ def prepare(jobs: Sequence[Job], memory: Memory) -> Prepared:
         bad = ~finite.unsqueeze(-1)
         users, positives = users.masked_fill(bad, 0), positives.masked_fill(bad, 0)
         score = score.nan_to_num(0, 0, 0)
-    given = [job.inputs.threshold for job in jobs if job.inputs.threshold is not None]
-    threshold = memory.upload(given) if given else None
-    known = finite if threshold is None else threshold.isfinite()
-    if threshold is not None:
-        threshold = threshold.nan_to_num(0, 0, 0)
+    given, known = None, finite
+    if jobs[0].inputs.threshold is not None:  # then all have one
+        parts = [job.inputs.threshold for job in jobs if job.inputs.threshold is not None]
+        given = memory.upload(parts)
+        known, given = given.isfinite(), given.nan_to_num(0, 0, 0)
     bounds = [
-        job.params.threshold(None if threshold is None else threshold[rows], score[rows])
+        job.params.threshold(None if given is None else given[rows], score[rows])
         for job, rows in zip(jobs, spans(jobs), strict=True)
     ]
     wanted = [bound for bound in bounds if bound is not None]
     query = Query(users, positives, jobs[0].rule, torch.cat(wanted) if wanted else None)
-    return Prepared(query, torch.stack([finite, known]))
+    return Prepared(query, finite, known)
 
 
-def sample(jobs: Sequence[Job], query: Query) -> tuple[Law, list[Tensor | None]]:
-    """The law of all rows at their t*, and each job's draws (B, n, d) by its own generator.
+def sample(jobs: Sequence[Job], query: Query) -> Sampled:
+    """The law of all rows at their t*, and each job's draws by its own generator.
 
     The rule `random` draws t* from a job's generator too; such a job is alone.
     On the CPU torch's generator takes the low 32 bits of a seed; seeds equal there draw alike.
@@ -74,38 +93,29 @@ def sample(jobs: Sequence[Job], query: Query) -> tuple[Law, list[Tensor | None]]
     sampler = jobs[0].sampler
     generators = [torch.Generator(sampler.device).manual_seed(job.seed) for job in jobs]
     law = sampler.law(query, generators[0])
+    settled = (law.mean + law.std).sum(-1).isfinite()
+    laws = [Law(law.transition[rows], law.mean[rows], law.std[rows]) for rows in spans(jobs)]
     draws = [
-        _rows(law, rows).draw(job.params.n, generator)
-        if {"negatives", "scores"} & set(job.wanted)
-        else None
-        for job, generator, rows in zip(jobs, generators, spans(jobs), strict=True)
+        own.draw(job.params.n, generator) if {"negatives", "scores"} & set(job.wanted) else None
+        for job, own, generator in zip(jobs, laws, generators, strict=True)
     ]
-    return law, draws
+    return Sampled(law.transition, settled, laws, draws)
 
 
-def finish(
-    jobs: Sequence[Job],
-    prepared: Prepared,
-    law: Law,
-    draws: Sequence[Tensor | None],
-    memory: Memory,
-) -> Flight:
+def finish(jobs: Sequence[Job], prepared: Prepared, sampled: Sampled, memory: Memory) -> Flight:
     """The tensors of the answers, each in its dtype, on their way to the host."""
     answers = [
-        _answer(job, prepared.query.users[rows], _rows(law, rows), drawn)
-        for job, drawn, rows in zip(jobs, draws, spans(jobs), strict=True)
+        _answer(job, prepared.query.users[rows], law, drawn)
+        for job, rows, law, drawn in zip(
+            jobs, spans(jobs), sampled.laws, sampled.draws, strict=True
+        )
     ]
-    settled = (law.mean + law.std).sum(-1).isfinite()
-    sound = torch.cat([prepared.sound, settled.unsqueeze(0)])
+    sound = torch.stack([prepared.score, prepared.threshold, sampled.settled])
     flat = [tensor for answer in answers for tensor in answer.values()]
-    (transition, sound, *host), arrival = memory.download([law.transition, sound, *flat])
+    (transition, sound, *host), arrival = memory.download([sampled.transition, sound, *flat])
     landed = iter(host)
     answers = [{name: next(landed) for name in answer} for answer in answers]
     return Flight(jobs, answers, transition, sound, arrival)
-
-
-def _rows(law: Law, rows: slice) -> Law:
-    return Law(law.transition[rows], law.mean[rows], law.std[rows])
 
 
 def _answer(job: Job, users: Tensor, law: Law, draws: Tensor | None) -> Tensors:

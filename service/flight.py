@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -57,19 +58,8 @@ def _judge(job: Job, answer: Tensors, sound: Tensor) -> None:
         NonFiniteError: a number that is not finite, or a score, or a law.
         OutOfRangeError: float16 was asked for and cannot hold a number.
     """
-    score, threshold, law = (None if rows.all() else int((~rows).nonzero()[0]) for rows in sound)
-    if score is not None:
-        _refuse_row(job.inputs, score)
-    if threshold is not None and job.inputs.threshold is not None:
-        raise NonFiniteError(
-            f"threshold row {threshold} holds {float(job.inputs.threshold[threshold])}; "
-            "every threshold must be finite"
-        )
-    if law is not None:
-        raise NonFiniteError(
-            f"users row {law} is finite, but its law overflows float32; "
-            "embeddings must be of the magnitude that the model was trained on"
-        )
+    if not sound.all():
+        _refuse(job.inputs, sound)
     if job.params.torch_dtype == torch.float16:
         for name, tensor in answer.items():
             if not tensor.isfinite().all():
@@ -79,17 +69,28 @@ def _judge(job: Job, answer: Tensors, sound: Tensor) -> None:
                 )
 
 
-def _refuse_row(inputs: Inputs, row: int) -> None:
-    """Name the row's first number that is not finite, or its score."""
-    for name, values in (("users", inputs.users[row]), ("positives", inputs.positives[row])):
-        bad = (~values.isfinite()).nonzero()
-        if len(bad):
-            column = int(bad[0])
-            raise NonFiniteError(
-                f"{name} row {row} holds {float(values[column])} in column {column}; "
-                "every number must be finite"
-            )
+def _refuse(inputs: Inputs, sound: Tensor) -> NoReturn:
+    """Name what is not sound: a number that was sent, a score, or a law."""
+    score, threshold, law = (None if rows.all() else int((~rows).nonzero()[0]) for rows in sound)
+    if score is not None:
+        for name in ("users", "positives"):
+            values = getattr(inputs, name)[score]
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                raise NonFiniteError(
+                    f"{name} row {score} holds {float(values[bad[0]])} in column {int(bad[0])}; "
+                    "every number must be finite"
+                )
+        raise NonFiniteError(
+            f"users and positives row {score} are finite, but their score overflows float32; "
+            "embeddings must be of the magnitude that the model was trained on"
+        )
+    if threshold is not None and inputs.threshold is not None:
+        raise NonFiniteError(
+            f"threshold row {threshold} holds {float(inputs.threshold[threshold])}; "
+            "every threshold must be finite"
+        )
     raise NonFiniteError(
-        f"users and positives row {row} are finite, but their score overflows float32; "
+        f"users row {law} is finite, but its law overflows float32; "
         "embeddings must be of the magnitude that the model was trained on"
     )

@@ -26,7 +26,7 @@ from tests.service.live import OCTET, make_sampler, octet, pairs
 
 EVERYTHING = ("negatives", "transition", "distribution", "scores")
 # A law computed in another batch rounds its last bits differently; in deviations. Measured at most
-# 7e-5 with 64 dimensions, T = 50 and any rule.
+# 5e-5 with 64 dimensions, T = 50 and any rule.
 ROUNDING = 5e-4
 
 
