@@ -1,5 +1,7 @@
 """`turnpoint serve`."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -29,4 +31,7 @@ def serve(
     if print_config:
         typer.echo(rendered(settings))
         return
-    run(settings, on_ready=lambda address: typer.echo(f"serving on {address}"))
+    code = run(settings, on_ready=lambda address: typer.echo(f"serving on {address}"))
+    if code:
+        sys.stderr.flush()
+        os._exit(code)  # an orderly exit would wait for a thread that is stuck

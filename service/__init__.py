@@ -4,7 +4,15 @@ settings    what can be configured              problems   errors -> problem+jso
 app         create_app: wiring and lifespan     limits     request ids, body limits
 server      serve: uvicorn, signals, logs       codecs     the three formats <-> tensors
 routes      what answers where                  params     the scalars of a request
-negatives   the story of one request            engine     bounded queue and model thread
-openapi     the document of the API             registry   watch, verify, warm up, swap
-metrics     what Prometheus sees
+negatives   the story of one request            registry   watch, verify, warm up, swap
+openapi     the document of the API             metrics    what Prometheus sees
+
+The way of a job, from the event loop to the device and back:
+
+engine      accepts, refuses, hands over        job        a request in its terms, its ticket
+room        how much is accepted                queue      whose turn is next
+worker      the model thread                    batching   what is computed together
+compute     prepare, sample, finish             staging    between host and device
+flight      a batch on its way back             faults     what becomes of one that failed
+watchdog    whether the thread gets on
 """

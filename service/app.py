@@ -9,7 +9,6 @@ from starlette.middleware import Middleware
 
 from core.registry import Registry
 from service import openapi, problems
-from service.compute import usable_device
 from service.engine import Engine
 from service.limits import BodyLimit, RequestId
 from service.metrics import Metrics, Observe
@@ -18,6 +17,7 @@ from service.problems import Boundary
 from service.registry import Models
 from service.routes import router
 from service.settings import Settings, load_settings
+from service.staging import usable_device
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -34,16 +34,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service = Service(
         settings=settings,
         models=Models(Registry(settings.registry.address), settings.registry, metrics, device),
-        engine=Engine(
-            max_rows=settings.batching.queue_rows,
-            max_bytes=settings.batching.queue_bytes,
-            threads=settings.server.torch_threads,
-        ),
+        engine=Engine(settings.batching, settings.server, device, metrics.batch_rows.observe),
         metrics=metrics,
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
     metrics.watch_models(service.models.served)
-    metrics.queue_rows.set_function(lambda: service.engine.rows)
+    metrics.queue_rows.set_function(lambda: service.engine.room.held.rows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

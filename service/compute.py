@@ -1,155 +1,136 @@
-"""What the model thread does with one job: prepare, sample, finish."""
+"""What the model thread does with the jobs of one batch: prepare, sample, finish.
 
-from collections.abc import Callable
+The jobs share one computation of the law, and each draws its own noise from its own seed. No stage
+looks at a number on the device, which would make the host wait for it: whether a row is sound comes
+back with the answer, and its job is refused then. Until then such a row is computed along as zeros,
+which cannot harm the others.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from core.errors import ConfigError, NonFiniteError, OutOfRangeError
-from core.samplers import NegativeSampler, Query
-from core.transition import Transition
-from service.codecs import Inputs
-from service.params import Params
+from core.chain import Law
+from core.samplers import Query
+from service.flight import Flight
+from service.job import Job, Tensors, spans
+from service.staging import Memory
 
 
 @dataclass(frozen=True)
-class Job:
-    """One request, resolved: nothing about it can change any more.
+class Prepared:
+    """The rows of a batch on the device.
 
     Attributes:
-        sampler: of the one version that answers.
-        inputs: arrays, shapes checked.
-        params: scalars.
-        rule: for t*.
-        seed: of the request's own noise.
-        wanted: what to answer with, see `params.RETURNS`.
-        size: bytes held until it is answered, of body and answer.
-        deadline: on `time.monotonic`'s clock; past it the job is dropped.
-        observe: called in the model thread with t*, (B,).
+        query: of all jobs, one after another; zeros where a row is not sound.
+        score: (B,) bool, the positive's score is finite.
+        threshold: (B,) bool, so is the threshold given.
     """
 
-    sampler: NegativeSampler
-    inputs: Inputs
-    params: Params
-    rule: Transition
-    seed: int
-    wanted: tuple[str, ...]
-    size: int
-    deadline: float | None = None
-    observe: Callable[[Tensor], None] | None = None
+    query: Query
+    score: Tensor
+    threshold: Tensor
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a batch came to.
+
+    Attributes:
+        transition: (B,) t* of all rows.
+        settled: (B,) bool, the law is finite.
+        laws: of each job.
+        draws: (B, n, d) of each job; None where it wants none.
+    """
+
+    transition: Tensor
+    settled: Tensor
+    laws: Sequence[Law]
+    draws: Sequence[Tensor | None]
 
 
 @torch.inference_mode()
-def compute(job: Job) -> dict[str, Tensor]:
-    """The three stages of a job."""
-    query = prepare(job)
-    return finish(job, query, sample(job, query))
+def compute(jobs: Sequence[Job], memory: Memory) -> Flight:
+    """The three stages of a batch whose jobs `batching.kind` lets together."""
+    prepared = prepare(jobs, memory)
+    return finish(jobs, prepared, sample(jobs, prepared.query), memory)
 
 
-def prepare(job: Job) -> Query:
-    """float32 inputs on the sampler's device, checked, with mu- per row.
-
-    Raises:
-        NonFiniteError: a number that is not finite, or a score that is not.
-    """
-    inputs, device = job.inputs, job.sampler.device
-    users, positives = (rows.to(device, torch.float32) for rows in (inputs.users, inputs.positives))
+def prepare(jobs: Sequence[Job], memory: Memory) -> Prepared:
+    """All rows on the device, with mu- per row, and whether they are sound."""
+    users = memory.upload([job.inputs.users for job in jobs])
+    positives = memory.upload([job.inputs.positives for job in jobs])
     # Not finite where any factor is not (inf 0 = nan), and where finite factors overflow:
     # one pass over the rows tells of everything that could go wrong below.
     score = (users * positives).sum(-1)
-    if not score.isfinite().all():
-        _refuse_first({"users": users, "positives": positives}, score)
-    given = None if inputs.threshold is None else inputs.threshold.to(device, torch.float32)
-    if given is not None and not given.isfinite().all():
-        row = int((~given.isfinite()).nonzero()[0])
-        raise NonFiniteError(
-            f"threshold row {row} holds {float(given[row])}; every threshold must be finite"
-        )
-    return Query(users, positives, job.rule, job.params.threshold(given, score))
+    finite = score.isfinite()
+    if users.device.type != "cpu" or not finite.all():
+        bad = ~finite.unsqueeze(-1)
+        users, positives = users.masked_fill(bad, 0), positives.masked_fill(bad, 0)
+        score = score.nan_to_num(0, 0, 0)
+    given, known = None, finite
+    if jobs[0].inputs.threshold is not None:  # then all have one
+        parts = [job.inputs.threshold for job in jobs if job.inputs.threshold is not None]
+        given = memory.upload(parts)
+        known, given = given.isfinite(), given.nan_to_num(0, 0, 0)
+    bounds = [
+        job.params.threshold(None if given is None else given[rows], score[rows])
+        for job, rows in zip(jobs, spans(jobs), strict=True)
+    ]
+    wanted = [bound for bound in bounds if bound is not None]
+    query = Query(users, positives, jobs[0].rule, torch.cat(wanted) if wanted else None)
+    return Prepared(query, finite, known)
 
 
-def sample(job: Job, query: Query) -> dict[str, Tensor]:
-    """t*, the law there, and the draws, by the request's own generator.
+def sample(jobs: Sequence[Job], query: Query) -> Sampled:
+    """The law of all rows at their t*, and each job's draws by its own generator.
 
+    The rule `random` draws t* from a job's generator too; such a job is alone.
     On the CPU torch's generator takes the low 32 bits of a seed; seeds equal there draw alike.
-
-    Raises:
-        NonFiniteError: inputs so large that the law overflows float32.
     """
-    generator = torch.Generator(job.sampler.device).manual_seed(job.seed)
-    law = job.sampler.law(query, generator)
+    sampler = jobs[0].sampler
+    generators = [torch.Generator(sampler.device).manual_seed(job.seed) for job in jobs]
+    law = sampler.law(query, generators[0])
     settled = (law.mean + law.std).sum(-1).isfinite()
-    if not settled.all():
-        raise NonFiniteError(
-            f"users row {int((~settled).nonzero()[0])} is finite, but its law overflows float32; "
-            "embeddings must be of the magnitude that the model was trained on"
+    laws = [Law(law.transition[rows], law.mean[rows], law.std[rows]) for rows in spans(jobs)]
+    draws = [
+        own.draw(job.params.n, generator) if {"negatives", "scores"} & set(job.wanted) else None
+        for job, own, generator in zip(jobs, laws, generators, strict=True)
+    ]
+    return Sampled(law.transition, settled, laws, draws)
+
+
+def finish(jobs: Sequence[Job], prepared: Prepared, sampled: Sampled, memory: Memory) -> Flight:
+    """The tensors of the answers, each in its dtype, on their way to the host."""
+    answers = [
+        _answer(job, prepared.query.users[rows], law, drawn)
+        for job, rows, law, drawn in zip(
+            jobs, spans(jobs), sampled.laws, sampled.draws, strict=True
         )
-    if job.observe is not None:
-        job.observe(law.transition)
-    found = {"transition": law.transition, "mean": law.mean, "std": law.std}
-    if {"negatives", "scores"} & set(job.wanted):
-        found["negatives"] = law.draw(job.params.n, generator)
-    return found
+    ]
+    sound = torch.stack([prepared.score, prepared.threshold, sampled.settled])
+    flat = [tensor for answer in answers for tensor in answer.values()]
+    (transition, sound, *host), arrival = memory.download([sampled.transition, sound, *flat])
+    landed = iter(host)
+    answers = [{name: next(landed) for name in answer} for answer in answers]
+    return Flight(jobs, answers, transition, sound, arrival)
 
 
-def finish(job: Job, query: Query, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the answer, in its dtype, on the CPU.
-
-    Raises:
-        OutOfRangeError: float16 was asked for and cannot hold a number.
-    """
-    answer: dict[str, Tensor] = {}
-    if "negatives" in job.wanted:
-        answer["negatives"] = found["negatives"]
+def _answer(job: Job, users: Tensor, law: Law, draws: Tensor | None) -> Tensors:
+    """What the job wants, in its order and dtype, on the device."""
+    answer: Tensors = {}
+    if "negatives" in job.wanted and draws is not None:
+        answer["negatives"] = draws
     if "transition" in job.wanted:
-        answer["transition"] = found["transition"].long()
+        answer["transition"] = law.transition.long()
     if "distribution" in job.wanted:
-        answer |= {"mean": found["mean"], "std": found["std"]}
-    if "scores" in job.wanted:
-        answer["scores"] = torch.einsum("bd,bnd->bn", query.users, found["negatives"])
+        answer |= {"mean": law.mean, "std": law.std}
+    if "scores" in job.wanted and draws is not None:
+        answer["scores"] = torch.einsum("bd,bnd->bn", users, draws)
     dtype = job.params.torch_dtype
-    for name, tensor in answer.items():
-        if tensor.is_floating_point() and tensor.dtype != dtype:
-            answer[name] = tensor.to(dtype)
-            if dtype == torch.float16 and not answer[name].isfinite().all():
-                raise OutOfRangeError(
-                    f"dtype = 'float16' cannot hold {name}, which goes beyond 65504; "
-                    "ask for bfloat16 or float32"
-                )
-    return {name: tensor.cpu() for name, tensor in answer.items()}
-
-
-def usable_device(name: str) -> torch.device:
-    """The torch device of that name.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"TURNPOINT_SERVER__DEVICE = {name!r} cannot be used here ({reason}): "
-            "set it to cpu, or install a CUDA build of torch on a machine with a GPU"
-        ) from error
-    return device
-
-
-def _refuse_first(fields: dict[str, Tensor], score: Tensor) -> None:
-    """Name the first number that is not finite, or the first score."""
-    for name, values in fields.items():
-        bad = (~values.isfinite()).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise NonFiniteError(
-                f"{name} row {row} holds {float(values[row, column])} in column {column}; "
-                "every number must be finite"
-            )
-    row = int((~score.isfinite()).nonzero()[0])
-    raise NonFiniteError(
-        f"users and positives row {row} are finite, but their score overflows float32; "
-        "embeddings must be of the magnitude that the model was trained on"
-    )
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in answer.items()
+    }

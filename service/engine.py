@@ -1,114 +1,115 @@
-"""The bounded queue and the one model thread.
+"""Accepts jobs up to a bound, has the model thread compute them, loses none.
 
-The event loop accepts a job or refuses it; the thread computes jobs one at a time, in order; the
-answer goes back through `loop.call_soon_threadsafe`. All counting happens on the event loop, so
-nothing here is locked.
-
-Each job has its own generator, so its answer does not depend on what else is served. Jobs are not
-merged: on a CPU that gains nothing. `compute` is the seam for a device on which it does: it may
-take a list of jobs, and the three stages may then overlap.
+The event loop accepts or refuses; the thread takes what waits, in a fair order; what it settles
+comes back through `loop.call_soon_threadsafe`. All counting happens on the event loop, so nothing
+here is locked. A thread that died or is stuck fails the engine: what was accepted gets its answer,
+a 503, and whoever runs the process is to end it (`failure` says why).
 """
 
 import asyncio
-import queue
-import threading
-import time
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 
 import torch
-from torch import Tensor
 
-from core.errors import DeadlineExceededError, NotReadyError, OverloadedError
-from service.compute import Job, compute
+from core.errors import NotReadyError, OverloadedError
+from service.batching import AUTO_ROWS
+from service.job import Job, Result, Ticket
+from service.queue import FairQueue
+from service.room import Room
+from service.settings import BatchingSettings, ServerSettings
+from service.staging import memory_of
+from service.watchdog import until_stuck
+from service.worker import Settled, Worker
 
-SMOOTHING = 0.1  # of the measured seconds per row: about the last ten jobs count
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job came to.
-
-    Attributes:
-        tensors: name -> tensor, in the order of the answer.
-        queue_seconds: from acceptance to its turn.
-        sample_seconds: in the model thread.
-    """
-
-    tensors: dict[str, Tensor]
-    queue_seconds: float
-    sample_seconds: float
-
-
-@dataclass(frozen=True)
-class _Accepted:
-    job: Job
-    future: asyncio.Future[Result]
-    loop: asyncio.AbstractEventLoop
-    at: float
+SMOOTHING = 0.1  # of the measured seconds per row: about the last ten batches count
+log = logging.getLogger("turnpoint.service")
 
 
 class Engine:
-    """Accepts jobs up to a bound, computes them one by one, loses none.
+    """The queue and its thread.
 
     Args:
-        max_rows: most rows accepted and not yet answered.
-        max_bytes: most bytes of them.
-        threads: of one torch operation.
+        batching: the bounds, and what is merged.
+        server: threads of one torch operation; how long the thread may stand still.
+        device: where it computes.
+        on_batch: told the rows of every computation.
+
+    Attributes:
+        room: what is accepted and not yet answered.
+        failure: why nothing can be computed any more, once that is so.
     """
 
-    def __init__(self, max_rows: int, max_bytes: int, threads: int) -> None:
-        self.max_rows, self.max_bytes, self.threads = max_rows, max_bytes, threads
-        self.rows = 0
-        self.bytes = 0
+    def __init__(
+        self,
+        batching: BatchingSettings,
+        server: ServerSettings,
+        device: torch.device,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        self.room = Room(batching.queue_rows, batching.queue_bytes)
         self.draining = False
-        self._dying = False
+        self.failure: str | None = None
+        self._on_batch = on_batch
+        self._patience = server.hang_seconds
         self._seconds_per_row = 0.0
-        self._waiting: queue.SimpleQueue[_Accepted | None] = queue.SimpleQueue()
-        self._accepted: dict[int, _Accepted] = {}
-        self._thread = threading.Thread(target=self._run, name="turnpoint-model", daemon=True)
+        self._waiting: FairQueue[Ticket] = FairQueue()
+        self._accepted: set[Ticket] = set()
+        self._worker = Worker(
+            self._waiting,
+            memory_of(device),
+            max_rows=batching.merge_rows or AUTO_ROWS[device.type],
+            max_wait=batching.max_wait_ms / 1000,
+            threads=server.torch_threads,
+            tell=lambda settled: self._call(self._settle, settled),
+            died=lambda error: self._call(self._died, error),
+        )
         self._idle = asyncio.Event()
         self._idle.set()
 
     def start(self) -> None:
-        """Start the model thread."""
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the model thread runs."""
-        return self._thread.is_alive() and not self._dying
+        """Start the thread and its watchdog, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._worker.start()
+        self._watching = asyncio.create_task(self._watch())
 
     @property
     def drain_seconds(self) -> float:
         """How long what is accepted will take, by the measured rate; 1 before any measure."""
-        return self.rows * self._seconds_per_row if self._seconds_per_row else 1.0
+        return self.room.held.rows * self._seconds_per_row if self._seconds_per_row else 1.0
 
     def check_alive(self) -> None:
         """Refuse everything once there is nobody to compute it.
 
         Raises:
-            NotReadyError: draining, or the model thread is dead.
+            NotReadyError: the thread died, is stuck, or was not started.
         """
-        if not self.alive:
-            raise NotReadyError("the model thread is not running; the service must be restarted")
+        if self.failure is not None or not self._worker.is_alive():
+            why = self.failure or "is not running"
+            raise NotReadyError(f"the model thread {why}; the service must be restarted")
+
+    def check_accepting(self) -> None:
+        """Refuse everything while shutting down, too.
+
+        Raises:
+            NotReadyError: draining, or see `check_alive`.
+        """
         if self.draining:
             raise NotReadyError("the service is shutting down; ask another replica")
+        self.check_alive()
 
-    def check_room(self, rows: int, size: int) -> None:
+    def check_room(self, caller: str, rows: int, size: int) -> None:
         """Refuse what there is no room for; asked early, it spares reading the body.
 
         Raises:
-            NotReadyError: see `check_alive`.
-            OverloadedError: the queue would exceed its bound in rows or in bytes.
+            NotReadyError: see `check_accepting`.
+            OverloadedError: the queue, or the caller's share of it, would be exceeded.
         """
-        self.check_alive()
-        if self.rows + rows > self.max_rows or self.bytes + size > self.max_bytes:
-            raise OverloadedError(
-                f"the queue holds {self.rows} rows and {self.bytes} bytes, at most {self.max_rows} "
-                f"and {self.max_bytes}: ask again after Retry-After",
-                retry_after=self.drain_seconds,
-            )
+        self.check_accepting()
+        why = self.room.why_not(caller, rows, size)
+        if why is not None:
+            raise OverloadedError(why, retry_after=self.drain_seconds)
 
     def submit(self, job: Job) -> asyncio.Future[Result]:
         """Accept a job; cancelling the future drops it if its turn has not come.
@@ -116,15 +117,14 @@ class Engine:
         Raises:
             NotReadyError, OverloadedError: see `check_room`.
         """
-        self.check_room(job.inputs.rows, job.size)
-        loop = asyncio.get_running_loop()
-        accepted = _Accepted(job, loop.create_future(), loop, time.monotonic())
-        self._accepted[id(accepted)] = accepted
-        self.rows += job.inputs.rows
-        self.bytes += job.size
+        rows = job.inputs.rows
+        self.check_room(job.caller, rows, job.size)
+        ticket = Ticket(job, self._loop.create_future())
+        self._accepted.add(ticket)
+        self.room.take(job.caller, rows, job.size)
         self._idle.clear()
-        self._waiting.put(accepted)
-        return accepted.future
+        self._waiting.put(ticket, job.caller, rows)
+        return ticket.future
 
     async def close(self, patience: float) -> None:
         """Accept no more, answer what was accepted, end the thread.
@@ -133,74 +133,63 @@ class Engine:
             patience: seconds to wait; what is left then fails with `NotReadyError`.
         """
         self.draining = True
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._idle.wait()
-        except TimeoutError:
-            self._abandon("the service was shut down before the request's turn came")
-        self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join, patience)
+        idle = not self._accepted and self.failure is None
+        self._abandon("the service was shut down before the request's turn came")
+        self._watching.cancel()
+        self._waiting.close()
+        if idle:
+            await asyncio.to_thread(self._worker.join, patience)
 
-    def _run(self) -> None:
-        """The model thread. An exception fails its job; whatever is worse fails them all."""
-        torch.set_num_threads(self.threads)
-        last: _Accepted | None = None
+    def _call(self, call: Callable[..., None], *args: object) -> None:
+        """From the thread; an event loop that is closed has nobody left to tell."""
         try:
-            while (last := self._waiting.get()) is not None:
-                self._turn(last)
-        finally:
-            if last is not None:
-                self._dying = True
-                _tell(last.loop, self._abandon, "the model thread died; the service must restart")
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
 
-    def _turn(self, accepted: _Accepted) -> None:
-        """One job: drop it if nobody waits for it any more, else compute it."""
-        job, began = accepted.job, time.monotonic()
-        outcome: Result | Exception | None = None  # None: the caller hung up
-        if job.deadline is not None and began > job.deadline:
-            late = (began - job.deadline) * 1000
-            outcome = DeadlineExceededError(
-                f"its turn came {late:.0f} ms after the deadline of X-Request-Timeout-Ms: "
-                "allow more time or ask for less"
-            )
-        elif not accepted.future.cancelled():
-            try:
-                tensors = compute(job)
-                outcome = Result(tensors, began - accepted.at, time.monotonic() - began)
-            except Exception as error:
-                outcome = error
-        _tell(accepted.loop, self._settle, accepted, outcome)
-
-    def _settle(self, accepted: _Accepted, outcome: Result | Exception | None) -> None:
-        """On the event loop: give back the room, hand over the outcome."""
-        if self._accepted.pop(id(accepted), None) is None:
-            return
-        job, future = accepted.job, accepted.future
-        self.rows -= job.inputs.rows
-        self.bytes -= job.size
-        if not self._accepted:
-            self._idle.set()
-        if isinstance(outcome, Result):
-            measured = outcome.sample_seconds / job.inputs.rows
+    def _settle(self, settled: Settled) -> None:
+        """Note what a batch cost; hand over what it came to."""
+        if settled.computed_rows:
+            self._on_batch(settled.computed_rows)
+            measured = settled.busy_seconds / settled.computed_rows
             known = self._seconds_per_row or measured
             self._seconds_per_row = known + SMOOTHING * (measured - known)
-        if future.done():
+        for ticket, outcome in settled.outcomes:
+            self._hand_over(ticket, outcome)
+
+    def _hand_over(self, ticket: Ticket, outcome: Result | Exception | None) -> None:
+        """Give back the room, once; answer, if anybody waits."""
+        if ticket not in self._accepted:
+            return
+        self._accepted.remove(ticket)
+        self.room.give_back(ticket.job.caller, ticket.job.inputs.rows, ticket.job.size)
+        if not self._accepted:
+            self._idle.set()
+        if ticket.future.done():
             return
         if isinstance(outcome, Result):
-            future.set_result(outcome)
+            ticket.future.set_result(outcome)
         else:
-            future.set_exception(outcome or NotReadyError("dropped"))
+            ticket.future.set_exception(outcome or NotReadyError("dropped"))
 
     def _abandon(self, why: str) -> None:
-        """On the event loop: fail everything that was accepted and not answered."""
-        for accepted in list(self._accepted.values()):
-            self._settle(accepted, NotReadyError(why))
+        """Fail everything that was accepted and not answered."""
+        for ticket in list(self._accepted):
+            self._hand_over(ticket, NotReadyError(why))
 
+    async def _watch(self) -> None:
+        self._fail(await until_stuck(self._worker, self._worker.pulse, self._patience))
 
-def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
-    """Have the event loop call; a loop that is closed has nobody left to tell."""
-    try:
-        loop.call_soon_threadsafe(call, *args)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
+    def _died(self, error: BaseException) -> None:
+        self._fail(f"died of {type(error).__name__}", error)
+
+    def _fail(self, why: str, error: BaseException | None = None) -> None:
+        """The end: say why, once; answer what can be answered."""
+        if self.failure is None:
+            self.failure = why
+            log.critical("the model thread %s; the process must end", why, exc_info=error)
+            self._abandon(f"the model thread {why}; the service must be restarted")

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from core.errors import MalformedError, TooLargeError
 from service import codecs, params
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
-from service.compute import Job
-from service.engine import Engine, Result
+from service.engine import Engine
+from service.job import Job, Result
 from service.limits import declared_length, read_body
 from service.metrics import Metrics
 from service.params import Params
@@ -57,7 +57,8 @@ async def answer(service: Service, request: Request) -> Response:
     deadline = _deadline(request.headers, arrived)
     size = declared_length(request.headers) or 0
     _check_json_size(media, size, limits.max_json_bytes)
-    service.engine.check_room(1, size)
+    caller = _caller(request)
+    service.engine.check_room(caller, 1, size)
 
     # The body, in one buffer; then its arrays and the one version that answers.
     body = await read_body(request)
@@ -76,7 +77,7 @@ async def answer(service: Service, request: Request) -> Response:
         arrays = codecs.from_octet_stream(body, model.sampler.dim)
 
     # Into the queue, through the model thread, unless the caller hangs up meanwhile.
-    job = _job(service, asked, model, arrays, len(body), out, deadline)
+    job = _job(service, asked, model, arrays, len(body), out, caller, deadline)
     accepted = time.monotonic()
     result = await _unless_hung_up(request, service.engine.submit(job))
     sampled = time.monotonic()
@@ -105,6 +106,7 @@ def _job(
     arrays: codecs.Arrays,
     body_size: int,
     out: str,
+    caller: str,
     deadline: float | None,
 ) -> Job:
     """Everything about a request, resolved and checked."""
@@ -126,6 +128,7 @@ def _job(
         seed=params.fresh_seed() if asked.seed is None else asked.seed,
         wanted=wanted,
         size=body_size + answer_size,
+        caller=caller,
         deadline=deadline,
         observe=partial(
             service.metrics.transition_step.observe, model.name, num_steps=sampler.num_steps
@@ -151,6 +154,11 @@ def _check_json_size(media: str, size: int, most: int) -> None:
             f"a JSON body of {size} bytes; at most {most}: split the batch, or send "
             f"{OCTET_STREAM} or {SAFETENSORS}, which are smaller and faster"
         )
+
+
+def _caller(request: Request) -> str:
+    """Whose share of the service a request counts against: the host's that sent it."""
+    return request.client.host if request.client else ""
 
 
 def _deadline(headers: Headers, arrived: float) -> float | None:
@@ -185,7 +193,6 @@ async def _hang_up(request: Request) -> None:
 def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> None:
     metrics.queue_seconds.observe(result.queue_seconds)
     metrics.sample_seconds.observe(result.sample_seconds)
-    metrics.batch_rows.observe(job.inputs.rows)
     if "negatives" in result.tensors:
         metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
 

@@ -33,8 +33,7 @@ async def negatives(request: Request) -> Response:
 @router.get("/livez")
 async def livez(request: Request) -> dict[str, str]:
     """The event loop turns and the model thread is alive; else restart the process."""
-    if not service_of(request).engine.alive:
-        raise NotReadyError("the model thread is not running; the service must be restarted")
+    service_of(request).engine.check_alive()
     return {"status": "alive"}
 
 
@@ -42,7 +41,7 @@ async def livez(request: Request) -> dict[str, str]:
 async def readyz(request: Request) -> dict[str, Any]:
     """A checkpoint is loaded and warm, and the service is not draining."""
     service = service_of(request)
-    service.engine.check_alive()
+    service.engine.check_accepting()
     reason = service.models.why_not_ready()
     if reason is not None:
         raise NotReadyError(reason, retry_after=service.settings.registry.poll_seconds)

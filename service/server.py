@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,17 +13,25 @@ import uvicorn
 
 from core.errors import ConfigError
 from service.app import create_app
+from service.engine import Engine
 from service.settings import LogSettings, ServerSettings, Settings
 
+FAILED = 70  # exit code once nothing can be computed any more: EX_SOFTWARE of sysexits.h
 log = logging.getLogger("turnpoint.service")
 
 
-def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
+def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; what was accepted by then is answered.
+
+    Or until the engine fails: then the process is to end with the code returned, and not to wait
+    for its threads, one of which may be stuck for ever.
 
     Args:
         settings: see `service.settings.load_settings`.
         on_ready: called with the address once it answers.
+
+    Returns:
+        The exit code: 0, or `FAILED`.
 
     Raises:
         ConfigError: the address cannot be bound.
@@ -31,8 +40,10 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
     listening = _bind(settings.server)
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(settings)
+    engine: Engine = app.state.service.engine
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         timeout_keep_alive=settings.server.keep_alive_seconds,
         timeout_graceful_shutdown=settings.server.drain_seconds,
         log_config=None,
@@ -41,16 +52,22 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
         lifespan="on",
     )
     with listening:
-        _Server(config, address, on_ready).run(sockets=[listening])
+        _Server(config, engine, address, on_ready).run(sockets=[listening])
+    return 0 if engine.failure is None else FAILED
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and lets SIGTERM end in exit code 0."""
+    """Says when it is ready, ends when the engine fails, and lets SIGTERM end in exit code 0."""
 
     def __init__(
-        self, config: uvicorn.Config, address: str, on_ready: Callable[[str], None] | None
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        address: str,
+        on_ready: Callable[[str], None] | None,
     ) -> None:
         super().__init__(config)
+        self.engine = engine
         self.address = address
         self.on_ready = on_ready
 
@@ -62,6 +79,12 @@ class _Server(uvicorn.Server):
         log.info("listening on %s", self.address)
         if self.on_ready is not None:
             self.on_ready(self.address)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        if self.engine.failure is not None:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -79,9 +102,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002
-        """Note the signal."""
+        """Drain at the first signal; end the process at the second, whatever is under way."""
         if self.should_exit:
-            self.force_exit = True
+            os._exit(128 + sig)
         self.should_exit = True
 
 

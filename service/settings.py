@@ -56,6 +56,12 @@ class ServerSettings(Group):
     drain_seconds: int = Field(
         30, ge=1, description="seconds that accepted requests get to finish after SIGTERM"
     )
+    hang_seconds: int = Field(
+        60,
+        ge=1,
+        description="seconds that one batch may take before the model thread counts as hung and "
+        "the process ends; far above the largest request's time",
+    )
 
 
 class BatchingSettings(Group):
@@ -64,6 +70,19 @@ class BatchingSettings(Group):
     queue_rows: int = Field(262_144, ge=1, description="most rows accepted and not yet answered")
     queue_bytes: int = Field(
         1024 * MIB, ge=1024, description="most bytes of them, bodies and answers together"
+    )
+    merge_rows: int = Field(
+        0,
+        ge=0,
+        description="most rows of requests without a seed that are computed together; 0 takes "
+        "1024 on cpu and 65536 on cuda, 1 merges nothing",
+    )
+    max_wait_ms: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="milliseconds that a batch which has room waits for more, only while the "
+        "device computes another; on cpu it never does",
     )
 
 

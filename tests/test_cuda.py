@@ -8,11 +8,22 @@ import pytest
 import torch
 
 from core.checkpoint import pack, unpack, warm_up
+from core.errors import NonFiniteError
 from core.registry import Registry
 from core.samplers import Query
 from core.transition import RULES, Transition
+from service.codecs import Inputs
+from service.compute import compute
+from service.params import Params
+from service.server import FAILED
+from service.staging import CUDAMemory, HostMemory
 from tests.core.samplers.test_adar import make_query, make_sampler
+from tests.service import live
+from tests.service.faulty import UNLUCKY
+from tests.service.jobs import free
 from tests.service.live import OCTET, floats, octet, pairs, publish, running, settings_for
+from tests.service.test_exit import ask
+from tests.service.test_server import process
 from tests.trainer.test_cotrain import CONFIG, data, run_of  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -76,3 +87,75 @@ def test_training_runs_there_and_resumes(data, tmp_path):  # noqa: F811
     users, items = run.encoder.tables()
     assert users.device.type == "cuda"
     assert np.isfinite(items.cpu().numpy()).all()
+
+
+def staged(jobs):
+    """The answers of a batch by way of pinned memory."""
+    return compute(jobs, CUDAMemory(torch.device("cuda"))).land()
+
+
+def on_gpu(**config):
+    sampler, _ = unpack(pack(live.make_sampler(**config)), "cuda")
+    return sampler
+
+
+def test_rows_go_up_and_down_unchanged():
+    memory = CUDAMemory(torch.device("cuda"))
+    for rows in (1, 1000, 3):  # blocks are used again
+        full = torch.randn(rows, 5)
+        parts = [full, full.half(), full[:1].bfloat16()]
+        there = memory.upload(parts)
+        (twice, back), arrival = memory.download([2 * there, there])
+        arrival.synchronize()
+        assert arrival.query()
+        plain = HostMemory().upload(parts)
+        assert torch.equal(back, plain)
+        assert torch.equal(twice, 2 * plain)
+
+
+def test_many_batches_under_way_at_once_keep_their_rows():
+    memory = CUDAMemory(torch.device("cuda"))
+    sent = [torch.full((512, 64), float(number)) for number in range(50)]
+    flights = [memory.download([memory.upload([rows]) + 1]) for rows in sent]
+    for rows, ((back,), arrival) in zip(sent, flights, strict=True):
+        arrival.synchronize()
+        assert torch.equal(back, rows + 1)
+
+
+@pytest.mark.parametrize("denoiser", ["film", "moment"])
+def test_a_merged_batch_is_its_requests_alone_and_has_the_cpus_law(denoiser):
+    sampler, wanted = on_gpu(denoiser=denoiser), ("negatives", "transition", "distribution")
+    sizes = ((1, 3), (60, 1), (700, 8))
+    told = {"sampler": sampler, "wanted": wanted, "rule": Transition("fixed")}
+    jobs = [free(b, seed=b, data=b, params=Params(n=n), **told) for b, n in sizes]
+    near = {"rtol": 1e-3, "atol": 1e-4}
+    for one, merged in zip(jobs, staged(jobs), strict=True):
+        (alone,) = staged([one])
+        own = replace(one, sampler=live.make_sampler(denoiser=denoiser))
+        (cpu,) = compute([own], HostMemory()).land()
+        torch.testing.assert_close(merged["negatives"], alone["negatives"], **near)
+        for name in ("transition", "mean", "std"):
+            torch.testing.assert_close(merged[name], cpu[name], **near)
+
+
+@pytest.mark.parametrize("denoiser", ["film", "moment"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_bad_row_is_refused_after_the_fact_and_harms_nothing(denoiser, rule):
+    users, positives = pairs(8)
+    users[3, 1] = torch.nan
+    told = {"sampler": on_gpu(denoiser=denoiser), "rule": Transition(rule)}
+    poor, good = free(8, inputs=Inputs(users, positives), **told), free(8, **told)
+    (refused,) = staged([poor])
+    assert isinstance(refused, NonFiniteError)
+    assert "users row 3 holds nan in column 1" in str(refused)
+    (answer,) = staged([good])  # an index out of a table's range would have lost the device
+    assert answer["negatives"].isfinite().all()
+
+
+def test_a_cuda_error_ends_the_process(tmp_path):
+    publish(tmp_path)
+    command = ("-m", "tests.service.faulty", "asserted", "serve")
+    with process(tmp_path, *command, TURNPOINT_SERVER__DEVICE="cuda") as (child, address):
+        assert ask(address, 1).status_code == 200
+        assert ask(address, UNLUCKY).status_code == 503
+        assert child.wait(60) == FAILED

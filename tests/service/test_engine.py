@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -12,59 +12,18 @@ import torch
 from fastapi import FastAPI
 
 from core.errors import DeadlineExceededError, NotReadyError, OverloadedError
-from core.transition import Transition
 from service import compute as module
-from service.codecs import Inputs
-from service.compute import Job
-from service.engine import Engine, Result
+from service.engine import Engine
+from service.job import Job, Result
 from service.negatives import Service
-from service.params import Params
-from tests.service.live import OCTET, THREADS, make_sampler, octet, pairs
-
-SAMPLER = make_sampler()
-
-
-def job(rows: int = 4, **changes: Any) -> Job:
-    users, positives = pairs(rows)
-    plain = {
-        "sampler": SAMPLER,
-        "inputs": Inputs(users, positives),
-        "params": Params(),
-        "rule": Transition(),
-        "seed": 1,
-        "wanted": ("negatives",),
-        "size": 100,
-    }
-    return Job(**(plain | changes))
+from tests.service.jobs import Gate, job, make_engine, started
+from tests.service.live import OCTET, THREADS, octet, pairs
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
-    one = Engine(max_rows=100, max_bytes=10_000, threads=THREADS)
-    one.start()
-    yield one
-    await one.close(5)
-
-
-class Gate:
-    """Holds the model thread in `sample` until it is opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        self.seen: list[int] = []
-        real = module.sample
-
-        def held(job: Job, query: Any) -> Any:
-            self.seen.append(job.seed)
-            self.entered.set()
-            assert self.open.wait(20)
-            return real(job, query)
-
-        monkeypatch.setattr(module, "sample", held)
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self.entered.wait, 5)
+    async with started(make_engine()) as one:
+        yield one
 
 
 @pytest.fixture
@@ -75,20 +34,20 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 async def test_bounded_in_rows_and_room_comes_back(engine: Engine, gate: Gate) -> None:
-    accepted = [engine.submit(job(rows=50)), engine.submit(job(rows=50))]
+    accepted = [engine.submit(job(rows=50, caller=who)) for who in "ab"]
     with pytest.raises(OverloadedError, match="100 rows"):
         engine.submit(job(rows=1))
     gate.open.set()
     await asyncio.gather(*accepted)
-    assert (engine.rows, engine.bytes) == (0, 0)
+    assert (engine.room.held.rows, engine.room.held.size) == (0, 0)
     await engine.submit(job(rows=100))
 
 
 async def test_bounded_in_bytes(engine: Engine, gate: Gate) -> None:
     engine.submit(job(size=9_990))
     with pytest.raises(OverloadedError, match="9990 bytes"):
-        engine.check_room(1, 11)
-    engine.check_room(1, 10)
+        engine.check_room("b", 1, 11)
+    engine.check_room("b", 1, 10)
 
 
 async def test_retry_after_is_the_measured_drain_time(
@@ -96,9 +55,9 @@ async def test_retry_after_is_the_measured_drain_time(
 ) -> None:
     real = module.sample
 
-    def slow(job: Job, query: Any) -> Any:
+    def slow(jobs: Sequence[Job], query: Any) -> Any:
         time.sleep(0.02 * len(query.users))
-        return real(job, query)
+        return real(jobs, query)
 
     monkeypatch.setattr(module, "sample", slow)
     await engine.submit(job(rows=5))
@@ -120,7 +79,7 @@ async def test_past_its_deadline_a_job_is_dropped_at_its_turn(engine: Engine, ga
         await late
     assert isinstance(await first, Result)
     assert isinstance(await timely, Result)
-    assert gate.seen == [1, 3]
+    assert gate.seen == [[1], [3]]
 
 
 async def test_a_caller_that_hung_up_is_skipped(engine: Engine, gate: Gate) -> None:
@@ -129,8 +88,8 @@ async def test_a_caller_that_hung_up_is_skipped(engine: Engine, gate: Gate) -> N
     gone.cancel()
     gate.open.set()
     await asyncio.gather(first, last)
-    assert gate.seen == [1, 3]
-    assert engine.rows == 0
+    assert gate.seen == [[1], [3]]
+    assert engine.room.held.rows == 0
 
 
 async def test_an_exception_fails_its_own_job_only(
@@ -138,20 +97,20 @@ async def test_an_exception_fails_its_own_job_only(
 ) -> None:
     real = module.sample
 
-    def sample(job: Job, query: Any) -> Any:
-        if job.seed == 13:
+    def sample(jobs: Sequence[Job], query: Any) -> Any:
+        if jobs[0].seed == 13:
             raise ZeroDivisionError("poison")
-        return real(job, query)
+        return real(jobs, query)
 
     monkeypatch.setattr(module, "sample", sample)
     jobs = [engine.submit(job(seed=seed)) for seed in (12, 13, 14)]
     found = await asyncio.gather(*jobs, return_exceptions=True)
     assert [type(one) for one in found] == [Result, ZeroDivisionError, Result]
-    assert engine.alive
+    engine.check_alive()
 
 
 async def test_closing_answers_everything_accepted(gate: Gate) -> None:
-    engine = Engine(100, 10_000, THREADS)
+    engine = make_engine()
     engine.start()
     accepted = [engine.submit(job(seed=seed)) for seed in range(5)]
     await gate.reached()
@@ -162,11 +121,12 @@ async def test_closing_answers_everything_accepted(gate: Gate) -> None:
     gate.open.set()
     await closing
     assert all(isinstance(one.result(), Result) for one in accepted)
-    assert not engine.alive
+    with pytest.raises(NotReadyError, match="is not running"):
+        engine.check_alive()
 
 
 async def test_closing_does_not_wait_for_ever(gate: Gate) -> None:
-    engine = Engine(100, 10_000, THREADS)
+    engine = make_engine()
     engine.start()
     stuck = engine.submit(job())
     await gate.reached()
@@ -178,31 +138,29 @@ async def test_closing_does_not_wait_for_ever(gate: Gate) -> None:
     gate.open.set()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_dead_thread_fails_what_waits_and_refuses_more(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everyone = threading.Event()
 
-    def dying_later(job: Job, query: Any) -> Any:
+    def dying_later(jobs: Sequence[Job], query: Any) -> Any:
         assert everyone.wait(5)
-        dying(job, query)
+        dying(jobs, query)
 
     monkeypatch.setattr(module, "sample", dying_later)
     accepted = [engine.submit(job()) for _ in range(3)]
     everyone.set()
     found = await asyncio.gather(*accepted, return_exceptions=True)
     assert [type(one) for one in found] == [NotReadyError] * 3
-    assert not engine.alive
-    with pytest.raises(NotReadyError, match="restarted"):
+    assert engine.failure == "died of KeyboardInterrupt"
+    with pytest.raises(NotReadyError, match="died of KeyboardInterrupt"):
         engine.submit(job())
 
 
-def dying(job: Job, query: Any) -> Any:
+def dying(jobs: Sequence[Job], query: Any) -> Any:
     raise KeyboardInterrupt  # nothing that a thread survives
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_dead_thread_turns_both_probes_red(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +192,7 @@ async def test_probes_answer_while_the_model_thread_is_busy(
 
 async def rows_reach(service: Service, rows: int) -> None:
     for _ in range(5000):
-        if service.engine.rows >= rows:
+        if service.engine.room.held.rows >= rows:
             return
         await asyncio.sleep(0.001)
     pytest.fail(f"the queue never held {rows} rows")
@@ -243,7 +201,7 @@ async def rows_reach(service: Service, rows: int) -> None:
 async def test_overload_and_deadline_on_the_wire(
     client: httpx.AsyncClient, service: Service, gate: Gate
 ) -> None:
-    service.engine.max_rows = 4
+    service.engine.room.max_rows = 6  # of which one caller may hold 4
     body = octet(*pairs(2))
     first = asyncio.create_task(client.post("/negatives", content=body, headers=OCTET))
     await gate.reached()
@@ -291,13 +249,13 @@ async def test_who_hangs_up_on_the_wire_is_skipped(
     await asyncio.wait_for(asked, 5)
     gate.open.set()
     assert (await first).status_code == 200
-    assert gate.seen == [1]
+    assert gate.seen == [[1]]
 
 
 async def test_an_unexpected_error_tells_the_log_and_not_the_caller(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(job: Job, query: Any) -> Any:
+    def broken(jobs: Sequence[Job], query: Any) -> Any:
         raise RuntimeError("secret 42")
 
     monkeypatch.setattr(module, "sample", broken)
@@ -316,10 +274,8 @@ def test_torch_runs_with_the_threads_that_were_set() -> None:
     seen = []
 
     async def main() -> None:
-        one = Engine(100, 10_000, threads=1)
-        one.start()
-        await one.submit(job(observe=lambda _: seen.append(torch.get_num_threads())))
-        await one.close(5)
+        async with started(make_engine(threads=1)) as one:
+            await one.submit(job(observe=lambda _: seen.append(torch.get_num_threads())))
 
     try:
         asyncio.run(main())

@@ -30,7 +30,10 @@ serve(load_settings(), on_ready=lambda address: print(address, flush=True))
 
 
 @contextmanager
-def process(registry: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    registry: Path, *command: str, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, by default `PROGRAM`; and its address."""
     settings = {
         "TURNPOINT_REGISTRY__ADDRESS": str(registry),
         "TURNPOINT_SERVER__PORT": "0",
@@ -38,7 +41,7 @@ def process(registry: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str]
         **more,
     }
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
+        [sys.executable, "-W", "error", *(command or ("-c", PROGRAM))],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", **settings},
         stdout=subprocess.PIPE,
@@ -47,7 +50,7 @@ def process(registry: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str]
     ) as child:
         try:
             assert child.stdout is not None
-            yield child, child.stdout.readline().strip()
+            yield child, child.stdout.readline().split()[-1]
         finally:
             if child.poll() is None:
                 child.kill()
