@@ -29,18 +29,19 @@ def row_keys(weights: str, query: Query, t_star: Tensor | None) -> list[bytes]:
         query: users (B, d) float32, the rule, and mu- (B,) float32 where the caller gives it.
         t_star: (B,) int64 where the rule knows it beforehand.
     """
-    own = []
+    own: np.ndarray | int
     if t_star is not None:
-        common = "t*"
-        own = [t_star.cpu().numpy().astype(np.uint32)]
+        common, own = "t*", t_star.cpu().numpy()
     elif query.threshold is not None:
-        common = f"{query.transition} mu-"
-        own = [query.threshold.cpu().numpy().view(np.uint32)]
+        common, own = f"{query.transition} mu-", query.threshold.cpu().numpy().view(np.uint32)
     else:
-        common = f"{query.transition}"
-    users = query.users.cpu().numpy().view(np.uint32)
-    shared = np.frombuffer(_digest(f"{LAWS} {weights} {common}".encode()), np.uint32)
-    content = np.column_stack([np.broadcast_to(shared, (len(users), len(shared))), users, *own])
+        common, own = f"{query.transition}", 0
+    rows, dim = query.users.shape
+    content = np.empty((rows, KEY_BYTES // 4 + dim + 1), np.uint32)
+    shared, users, last = np.split(content, [KEY_BYTES // 4, -1], axis=1)
+    shared[:] = np.frombuffer(_digest(f"{LAWS} {weights} {common}".encode()), np.uint32)
+    users[:] = query.users.cpu().numpy().view(np.uint32)
+    last[:, 0] = own
     return [_digest(row) for row in content.view(f"V{content[0].nbytes}").ravel().tolist()]
 
 

@@ -172,11 +172,11 @@ def _client(settings: RedisSettings, timeout: float) -> redis.Redis:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-    except (ValueError, TypeError, redis.RedisError) as error:
-        raise ConfigError(
-            f"TURNPOINT_REDIS__URL = {masked(settings.url or '')} is no address of a Redis "
-            f"({error}): write redis://user:password@host:port/0, rediss:// for TLS"
-        ) from error
+    except (ValueError, TypeError, redis.RedisError):
+        raise ConfigError(  # the parser's own message may quote a part of the password
+            f"TURNPOINT_REDIS__URL = {masked(settings.url or '')} is no address of a Redis: write "
+            "redis://user:password@host:port/0, with / and @ in a password as %2F and %40"
+        ) from None
 
 
 def _head(key: bytes, record: bytes) -> bytes:
