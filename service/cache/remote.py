@@ -22,6 +22,7 @@ from redis.retry import Retry
 from core.errors import ConfigError
 from service.cache.background import Background
 from service.cache.breaker import Breaker
+from service.cache.keys import public_keys
 from service.metrics import Metrics
 from service.settings import RedisSettings, masked
 
@@ -58,6 +59,8 @@ class RedisStore:
         self._writer = _client(settings, max(self._timeout, WRITE_SECONDS))
         self._reading = Background("turnpoint-redis-read", 1, self._probe, settings.probe_seconds)
         self._writing = Background("turnpoint-redis-write", WRITES_WAITING)
+
+    keys = staticmethod(public_keys)
 
     @property
     def up(self) -> float:
