@@ -1,5 +1,6 @@
 """The application: wiring and lifespan."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from starlette.middleware import Middleware
 
 from core.registry import Registry
 from service import openapi, problems
+from service.cache import make_laws
 from service.engine import Engine
 from service.limits import BodyLimit, RequestId
 from service.metrics import Metrics, Observe
@@ -36,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         models=Models(Registry(settings.registry.address), settings.registry, metrics, device),
         engine=Engine(settings.batching, settings.server, device, metrics.batch_rows.observe),
         metrics=metrics,
+        laws=make_laws(settings, metrics),
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
     metrics.watch_models(service.models.served)
@@ -43,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.laws.store.start()
         service.engine.start()
         await service.models.start()
         try:
@@ -50,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             await service.engine.close(settings.server.drain_seconds)
             await service.models.close()
+            await asyncio.to_thread(service.laws.store.close)
             service.codec.shutdown()
 
     app = FastAPI(

@@ -92,7 +92,7 @@ def sample(jobs: Sequence[Job], query: Query) -> Sampled:
     """
     sampler = jobs[0].sampler
     generators = [torch.Generator(sampler.device).manual_seed(job.seed) for job in jobs]
-    law = sampler.law(query, generators[0])
+    law = (jobs[0].law or sampler.law)(query, generators[0])
     settled = (law.mean + law.std).sum(-1).isfinite()
     laws = [Law(law.transition[rows], law.mean[rows], law.std[rows]) for rows in spans(jobs)]
     draws = [

@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Generator, Tensor
 
-from core.samplers import NegativeSampler
+from core.chain import Law
+from core.samplers import NegativeSampler, Query
 from core.transition import Transition
 from service.codecs import Inputs
 from service.params import Params
 
 Tensors = dict[str, Tensor]
+LawSource = Callable[[Query, Generator], Law]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Job:
         caller: whose share of the service it counts against.
         deadline: on `time.monotonic`'s clock; past it the job is dropped.
         observe: called in the model thread with t*, (B,) on the host.
+        law: answers for the law, e.g. from a cache; default: the sampler.
     """
 
     sampler: NegativeSampler
@@ -42,6 +45,7 @@ class Job:
     caller: str = ""
     deadline: float | None = None
     observe: Callable[[Tensor], None] | None = None
+    law: LawSource | None = None
 
 
 @dataclass(frozen=True)

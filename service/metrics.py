@@ -85,12 +85,26 @@ class Metrics:
         self.negatives = counter("negatives_total", "Negatives generated", "model")
         self.rejected = counter("rejected_total", "Requests refused, by error code", "reason")
         self.swaps = counter("swaps_total", "New versions seen, by outcome", "model", "result")
-        self.queue_rows = Gauge(
-            "turnpoint_queue_rows", "Rows accepted and not yet answered", registry=self.registry
+        self.cache_requests = counter("cache_requests_total", "Rows asked of the cache", "result")
+        self.cache_writes = counter("cache_writes_total", "Rows written to Redis", "result")
+        self.cache_seconds = histogram(
+            "cache_seconds", "Looking up and remembering, of one batch", SECONDS
         )
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"turnpoint_{name}", what, labels, registry=self.registry)
+
+        self.cache_enabled = gauge("cache_enabled", "Whether the cache is used", "model")
+        self.redis_up = gauge("redis_up", "Whether Redis is asked; NaN without one")
+        self.queue_rows = gauge("queue_rows", "Rows accepted and not yet answered")
         self.transition_step = TransitionSteps()
         self.registry.register(self.transition_step)
-        self.rejected.labels(OverloadedError.code)  # alerts want it to be 0, not absent
+        # Alerts want these to be 0, not absent.
+        self.rejected.labels(OverloadedError.code)
+        for result in ("hit", "miss", "bypassed", "error", "garbage"):
+            self.cache_requests.labels(result)
+        for result in ("stored", "dropped", "failed"):
+            self.cache_writes.labels(result)
 
     def watch_models(self, live: Callable[[], Iterable[Served]]) -> None:
         """Have `model_info` and `model_age_seconds` show what is live at the time of a scrape."""

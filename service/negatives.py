@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from core.errors import MalformedError, TooLargeError
 from service import codecs, params
+from service.cache import Laws
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
 from service.engine import Engine
 from service.job import Job, Result
@@ -30,6 +31,7 @@ class Service:
     """What a running application consists of.
 
     Attributes:
+        laws: the cache of laws.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -37,6 +39,7 @@ class Service:
     models: Models
     engine: Engine
     metrics: Metrics
+    laws: Laws
     codec: ThreadPoolExecutor
 
 
@@ -133,6 +136,7 @@ def _job(
         observe=partial(
             service.metrics.transition_step.observe, model.name, num_steps=sampler.num_steps
         ),
+        law=service.laws.of(model, seeded=asked.seed is not None),
     )
 
 
