@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from core.errors import MalformedError, TooLargeError
 from service import codecs, params
+from service.auth import Gate
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
 from service.compute import Job
 from service.engine import Engine, Result
 from service.limits import declared_length, read_body
 from service.metrics import Metrics
 from service.params import Params
+from service.rate import RateLimit
 from service.registry import LoadedModel, Models
 from service.settings import Settings
 
@@ -30,6 +32,8 @@ class Service:
     """What a running application consists of.
 
     Attributes:
+        gate: who may come in.
+        rate: how much each may ask for.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -37,6 +41,8 @@ class Service:
     models: Models
     engine: Engine
     metrics: Metrics
+    gate: Gate
+    rate: RateLimit
     codec: ThreadPoolExecutor
 
 
@@ -60,7 +66,7 @@ async def answer(service: Service, request: Request) -> Response:
     service.engine.check_room(1, size)
 
     # The body, in one buffer; then its arrays and the one version that answers.
-    body = await read_body(request)
+    body = await read_body(request, limits.body_timeout_seconds)
     received = time.monotonic()
     _check_json_size(media, len(body), limits.max_json_bytes)
     arrays: codecs.Arrays = {}
@@ -77,6 +83,8 @@ async def answer(service: Service, request: Request) -> Response:
 
     # Into the queue, through the model thread, unless the caller hangs up meanwhile.
     job = _job(service, asked, model, arrays, len(body), out, deadline)
+    request.state.rows = job.inputs.rows
+    await service.rate.take(request.state.caller.name, job.inputs.rows)
     accepted = time.monotonic()
     result = await _unless_hung_up(request, service.engine.submit(job))
     sampled = time.monotonic()
@@ -89,12 +97,15 @@ async def answer(service: Service, request: Request) -> Response:
     response.headers["X-Model"] = model.name
     response.headers["X-Model-Version"] = model.version
     response.headers["X-Seed"] = str(job.seed)
-    response.headers["Server-Timing"] = _server_timing(
-        decode=accepted - received,
-        queue=result.queue_seconds,
-        sample=result.sample_seconds,
-        encode=time.monotonic() - sampled,
-    )
+    turn = accepted + result.queue_seconds
+    stages = {
+        "decode": (received, accepted),
+        "queue": (accepted, turn),
+        "sample": (turn, turn + result.sample_seconds),
+        "encode": (sampled, time.monotonic()),
+    }
+    request.state.stages = stages
+    response.headers["Server-Timing"] = _server_timing(stages)
     return response
 
 
@@ -190,6 +201,8 @@ def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> No
         metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
 
 
-def _server_timing(**seconds: float) -> str:
+def _server_timing(stages: dict[str, tuple[float, float]]) -> str:
     """Milliseconds by stage."""
-    return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in seconds.items())
+    return ", ".join(
+        f"{name};dur={1000 * (ended - began):.3f}" for name, (began, ended) in stages.items()
+    )
