@@ -20,7 +20,7 @@ from core.errors import (
     RequestTimeoutError,
     UrlTooLongError,
 )
-from service.limits import SAFE_HEADERS
+from service.limits import stamp
 from service.metrics import NO_ROUTE, Metrics
 from service.problems import problem
 from service.settings import ServerSettings
@@ -145,11 +145,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answer with a problem and hang up."""
         if self.transport.is_closing():
             return
-        answer = problem(error, uuid.uuid4().hex)
+        request_id = uuid.uuid4().hex
+        answer = problem(error, request_id)
+        answer.headers["Connection"] = "close"
+        stamp(answer.raw_headers, request_id)
         phrase = http.HTTPStatus(answer.status_code).phrase
-        headers = [*answer.raw_headers, *SAFE_HEADERS, (b"connection", b"close")]
         lines = [f"HTTP/1.1 {answer.status_code} {phrase}".encode()]
-        lines += [name + b": " + value for name, value in dict(headers).items()]
+        lines += [name + b": " + value for name, value in answer.raw_headers]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
         self.transport.close()
         self.metrics.requests.labels(NO_ROUTE, str(answer.status_code)).inc()

@@ -43,11 +43,7 @@ class RequestId:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"]
-                headers.append((b"x-request-id", request_id.encode()))
-                headers.extend(SAFE_HEADERS)
-                if not any(name == POLICY for name, _ in headers):
-                    headers.append((POLICY, NOTHING))
+                stamp(message["headers"], request_id)
             await send(message)
 
         token = logs.request_id.set(request_id)
@@ -55,6 +51,14 @@ class RequestId:
             await self.app(scope, receive, stamped)
         finally:
             logs.request_id.reset(token)
+
+
+def stamp(headers: list[tuple[bytes, bytes]], request_id: str) -> None:
+    """Add the id and `SAFE_HEADERS` to an answer's headers, and a policy where it has none."""
+    headers.append((b"x-request-id", request_id.encode()))
+    headers.extend(SAFE_HEADERS)
+    if not any(name == POLICY for name, _ in headers):
+        headers.append((POLICY, NOTHING))
 
 
 class BodyLimit:

@@ -140,9 +140,11 @@ class Boundary:
         try:
             await self.app(scope, receive, watched)
         except Exception as error:
-            if not isinstance(error, HANDLED):
-                log.exception("the request failed")
+            known = isinstance(error, HANDLED)
+            request_id = scope["state"]["request_id"]
+            if not known:
+                log.exception("request %s failed", request_id)
             if begun:
                 raise
             scope["state"]["error"] = error
-            await problem(error, scope["state"]["request_id"])(scope, receive, send)
+            await problem(error, request_id)(scope, receive, send)

@@ -14,6 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
 from core.errors import RateLimitedError
 
 SCRIPT = """
@@ -39,6 +43,25 @@ class Scripts(Protocol):
     async def eval(self, script: str, keys: Sequence[str], args: Sequence[str | float]) -> Any:
         """The script's answer."""
         ...
+
+
+class RedisScripts:
+    """Scripts in the Redis at an address; connections are opened when they are needed.
+
+    Args:
+        url: `redis://user:password@host:port/0`, `rediss://` for TLS, `unix://`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+
+    async def eval(self, script: str, keys: Sequence[str], args: Sequence[str | float]) -> Any:
+        """One round trip."""
+        return await self._client.eval(script, len(keys), *keys, *map(str, args))
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.aclose()
 
 
 class RateLimit:

@@ -160,14 +160,14 @@ class Models:
     async def _fit_to_pin(self, name: str, version: str, live: LoadedModel | None) -> LoadedModel:
         """A version that may replace the live one."""
         try:
+            if live is None:
+                await self._in_thread(self._check_published, name)
             model = self._kept.get((name, version))
             if model is None:
                 model = await self._in_thread(self._load, name, version)
             if live:
                 _check_same_dim(live, model)
         except (CheckpointError, ConfigError) as error:
-            if live is None and not await self._in_thread(self._versions, name):
-                raise UnknownModelError(self._unknown(name)) from error
             raise _not_servable(version, error) from error
         except OSError as error:
             raise _unwritable(error) from error
@@ -317,6 +317,15 @@ class Models:
         sampler, manifest = unpack(self.registry.read(name, version), self.device)
         warm_up(sampler)
         return LoadedModel(name, version, sampler, manifest)
+
+    def _check_published(self, name: str) -> None:
+        """Raises UnknownModelError unless the registry has a version of it."""
+        try:
+            known = self.registry.versions(name)
+        except ConfigError:  # no name at all
+            known = []
+        if not known:
+            raise UnknownModelError(self._unknown(name))
 
     async def _fetch(self, name: str, version: str) -> LoadedModel:
         model = await self._in_thread(self._load, name, version)
