@@ -114,12 +114,11 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             self._reading.clear()
-        elif self._reading is None and not self.transport.is_closing():
-            rest_of_body = cycle is not None and cycle.more_body and not self._in_head
+        elif not self.transport.is_closing():
+            in_body = cycle is not None and cycle.more_body and not self._in_head
             limits = self.limits
-            self._reading = self.loop.call_later(
-                limits.body_timeout_seconds if rest_of_body else limits.head_timeout_seconds,
-                self._too_slow,
+            self._reading.set(
+                limits.body_timeout_seconds if in_body else limits.head_timeout_seconds
             )
 
     def _too_slow(self) -> None:
