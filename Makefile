@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format serve bench bench-serving clean
+.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,11 +38,20 @@ test: setup  ## all tests, under 10 minutes on two cores
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout=3600
 
-lint: setup  ## linters, types, import rules
+lint: setup audit  ## linters, types, import rules, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=client $(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What fits together can be told offline; what is known to be vulnerable is asked of PyPI, if it answers.
+ADVISORIES := https://pypi.org/pypi/pip/json
+audit: setup  ## whether the dependencies fit together, and known vulnerabilities where PyPI can be reached
+	$(BIN)/python -m pip check
+	@if $(BIN)/python -c "import urllib.request as r; r.urlopen('$(ADVISORIES)', timeout=5)" 2>/dev/null; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit && \
+		$(BIN)/python -m pip_audit --disable-pip --no-deps -r constraints.txt; \
+	else echo "audit: PyPI cannot be reached; known vulnerabilities were not looked up"; fi
 
 format: setup  ## put the code into the house's form
 	$(BIN)/ruff format .

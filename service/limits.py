@@ -101,7 +101,7 @@ def declared_length(headers: Headers) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdigit()):
-        raise MalformedError("Content-Length is no whole number")
+        raise MalformedError("Content-Length must be a whole number of bytes")
     return int(given[:20])
 
 

@@ -88,9 +88,8 @@ async def test_replicas_share_the_count_in_redis(server: RedisServer) -> None:
     wait = await waited(next(replicas), "a", 100)
     assert 0.5 < wait <= 1.0
     assert await waited(next(replicas), "b", 100) == 0
-    (key,) = [key for key in server.client().keys() if key.endswith(b":a")]  # type: ignore[union-attr]
-    assert key == f"{PREFIX}a".encode()
-    assert 0 < server.client().pttl(key) <= 5000  # type: ignore[operator]  # forgotten once full
+    kept = server.client().pttl(f"{PREFIX}a")
+    assert 0 < kept <= 5000  # type: ignore[operator]  # milliseconds, until the bucket is full
     await one.close()
     await two.close()
 
