@@ -44,14 +44,16 @@ lint: setup audit  ## linters, types, import rules, dependencies
 	MYPYPATH=client $(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What fits together can be told offline; what is known to be vulnerable is asked of PyPI, if it answers.
-ADVISORIES := https://pypi.org/pypi/pip/json
-audit: setup  ## whether the dependencies fit together, and known vulnerabilities where PyPI can be reached
+# Whether an index knows advisories is seen by asking for a version that has some.
+ADVISORIES := https://pypi.org/pypi/pip/19.0/json
+KNOWN := import json, urllib.request as r; assert json.load(r.urlopen('$(ADVISORIES)', timeout=5))['vulnerabilities']
+
+audit: setup  ## whether the dependencies fit together; known vulnerabilities, where PyPI can be reached
 	$(BIN)/python -m pip check
-	@if $(BIN)/python -c "import urllib.request as r; r.urlopen('$(ADVISORIES)', timeout=5)" 2>/dev/null; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit && \
-		$(BIN)/python -m pip_audit --disable-pip --no-deps -r constraints.txt; \
-	else echo "audit: PyPI cannot be reached; known vulnerabilities were not looked up"; fi
+	@if $(BIN)/python -c "$(KNOWN)" 2>/dev/null; then \
+		$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit && \
+		$(VENV)/audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt; \
+	else echo "audit: PyPI's advisories cannot be reached; known vulnerabilities were not looked up"; fi
 
 format: setup  ## put the code into the house's form
 	$(BIN)/ruff format .

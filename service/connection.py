@@ -95,9 +95,12 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._refusal  # the parser stops, and answers with `send_400_response`
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """What the parser could not read, or was stopped at, as a problem document."""
-        self._refuse(self._refusal or MalformedError(f"{msg} Send HTTP/1.1 as in RFC 9112."))
+        self._refuse(
+            self._refusal
+            or MalformedError("this is no HTTP request: send HTTP/1.1, as in RFC 9112")
+        )
 
     def pause_writing(self) -> None:
         """The caller reads slowly: it has the time of a body."""

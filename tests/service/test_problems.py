@@ -61,7 +61,7 @@ def messages() -> Iterator[tuple[str, str]]:
                 case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(text)), *_]):
                     words = text
                 case ast.Call(func=ast.Name(id=name), args=[ast.JoinedStr(values=parts), *_]):
-                    words = "".join(str(getattr(part, "value", "")) for part in parts)
+                    words = "".join(str(p.value) for p in parts if isinstance(p, ast.Constant))
                 case _:
                     continue
             if name in names and " " in words:
