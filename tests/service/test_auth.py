@@ -17,7 +17,8 @@ from fastapi.routing import APIRoute
 from core.errors import ConfigError, UnauthorizedError
 from service import auth
 from service.app import create_app
-from service.auth import ANONYMOUS, Caller, Gate, Keys
+from service.auth import ANONYMOUS, Caller, Gate
+from service.keys import Keys
 from service.routes import router
 from service.settings import AuthSettings, load_settings, print_config
 from tests.service.live import OCTET, octet, pairs, settings_for
@@ -90,7 +91,7 @@ def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -
         return real(known, given)
 
     keys = Keys("X_", AuthSettings(keys=f"{ALICE},{BOB},{ADMIN}").keys, None)
-    monkeypatch.setattr(auth.hmac, "compare_digest", counted)
+    monkeypatch.setattr(hmac, "compare_digest", counted)
     for digest in [*keys._known, b"\0" * 32]:
         compared.clear()
         keys.owner(digest)
