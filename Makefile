@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format serve bench bench-serving clean
+.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,11 +38,22 @@ test: setup  ## all tests, under 10 minutes on two cores
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout=3600
 
-lint: setup  ## linters, types, import rules
+lint: setup audit  ## linters, types, import rules, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=client $(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Whether an index knows advisories is seen by asking for a version that has some.
+ADVISORIES := https://pypi.org/pypi/pip/19.0/json
+KNOWN := import json, urllib.request as r; assert json.load(r.urlopen('$(ADVISORIES)', timeout=5))['vulnerabilities']
+
+audit: setup  ## whether the dependencies fit together; known vulnerabilities, where PyPI can be reached
+	$(BIN)/python -m pip check
+	@if $(BIN)/python -c "$(KNOWN)" 2>/dev/null; then \
+		$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit && \
+		$(VENV)/audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt; \
+	else echo "audit: PyPI's advisories cannot be reached; known vulnerabilities were not looked up"; fi
 
 format: setup  ## put the code into the house's form
 	$(BIN)/ruff format .

@@ -37,28 +37,39 @@ def bench(
     concurrency: Annotated[int, typer.Option(help="callers at once")] = 1,
     seconds: Annotated[float, typer.Option(help="how long")] = 10.0,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="of a service that asks for one", envvar="TURNPOINT_API_KEY"),
+    ] = None,
 ) -> None:
     """Measure latency and throughput of a running service. Times include this caller's own work."""
-    result = measure(url, Load(rows, n, format, concurrency, seconds))
+    from turnpoint_client import TurnpointClientError
+
+    from core.errors import TurnpointError
+
+    try:
+        result = measure(url, Load(rows, n, format, concurrency, seconds), api_key)
+    except TurnpointClientError as error:
+        raise TurnpointError(f"{url}: {error}") from error
     for name, value in result["figures"].items():
         typer.echo(f"{name:24} {value:,.2f}")
     if report is not None:
         report.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def measure(url: str, load: Load) -> dict[str, Any]:
+def measure(url: str, load: Load, api_key: str | None = None) -> dict[str, Any]:
     """The figures of one load: milliseconds, and rates per second."""
     import numpy as np
     from turnpoint_client import Client
 
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         model = client.models()[0]
     dim = model.dim or 0
     users, positives = np.random.default_rng(0).standard_normal((2, load.rows, dim), "f4")
 
     @contextlib.contextmanager
     def caller() -> Iterator[Callable[[], object]]:
-        with Client(url) as client:
+        with Client(url, api_key=api_key) as client:
             yield lambda: client.negatives(users, positives, n=load.n, format=load.format)
 
     driven = drive(caller, load.concurrency, load.seconds, {"client": time.process_time})

@@ -43,7 +43,9 @@ def generate(
     store = Registry(registry)
     chosen = version or store.live(model)
     if chosen is None:
-        raise CheckpointMissingError(f"model {model!r} has no live version in {registry}")
+        raise CheckpointMissingError(
+            f"model {model!r} has no live version in {registry}; `turnpoint models` lists what has"
+        )
     sampler, _ = unpack(store.read(model, chosen))
     rule = sampler.transition.override(transition)
     if n < 1:

@@ -46,7 +46,9 @@ def show(
     registry = Registry(context.obj)
     chosen = version or registry.live(name)
     if chosen is None:
-        raise CheckpointMissingError(f"model {name!r} has no live version in {registry.address}")
+        raise CheckpointMissingError(
+            f"model {name!r} has no live version in {registry.address}; name a version, or publish"
+        )
     manifest = asdict(registry.manifest(name, chosen))
     versions = registry.versions(name)
     typer.echo(json.dumps({"version": chosen, **manifest, "versions": versions}, indent=2))

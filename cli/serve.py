@@ -21,7 +21,6 @@ def serve(
     ] = False,
 ) -> None:
     """Serve negatives. Flags win over `TURNPOINT_*` variables, which win over the defaults."""
-    from service.server import serve as run
     from service.settings import load_settings
     from service.settings import print_config as rendered
 
@@ -31,6 +30,8 @@ def serve(
     if print_config:
         typer.echo(rendered(settings))
         return
+    from service.server import serve as run  # torch; a wrong setting is told before it loads
+
     code = run(settings, on_ready=lambda address: typer.echo(f"serving on {address}"))
     if code:
         sys.stderr.flush()

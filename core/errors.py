@@ -8,22 +8,32 @@
     │   ├── CheckpointCorruptError   truncated, altered or half written
     │   └── CheckpointRefusedError   intact, but not fit to serve
     ├── RequestError                 the caller can mend it
-    │   ├── MalformedError  UnsupportedMediaTypeError  TooLargeError
+    │   ├── UnauthorizedError  ForbiddenError
+    │   ├── MalformedError  UnsupportedMediaTypeError  RequestTimeoutError
+    │   ├── TooLargeError  (HeadTooLargeError  UrlTooLongError)
     │   ├── DimensionMismatchError  NonFiniteError  EmptyBatchError  OutOfRangeError
     │   └── UnknownModelError  UnknownVersionError
     └── UnavailableError             the caller can only wait; carries `retry_after`
-        └── OverloadedError  NotReadyError  DeadlineExceededError
+        ├── OverloadedError  (RateLimitedError)
+        └── NotReadyError  DeadlineExceededError
 
-`code` is stable: it is what the wire, the client and the documentation call the error.
+`code` is stable: it is what the wire, the client and the documentation call the error. What stands
+in brackets has its parent's.
 """
 
 from typing import ClassVar
 
 
 class TurnpointError(Exception):
-    """Root of every error raised on purpose."""
+    """Root of every error raised on purpose.
+
+    Attributes:
+        code: what the wire calls it.
+        reason: what `rejected_total` calls it; empty where that is the code.
+    """
 
     code: ClassVar[str] = "internal"
+    reason: ClassVar[str] = ""
 
 
 class ConfigError(TurnpointError):
@@ -68,6 +78,18 @@ class RequestError(TurnpointError):
     code = "bad_request"
 
 
+class UnauthorizedError(RequestError):
+    """No key, or none that is known here."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RequestError):
+    """A known caller who may not do this."""
+
+    code = "forbidden"
+
+
 class MalformedError(RequestError):
     """The body or a parameter cannot be parsed."""
 
@@ -84,6 +106,20 @@ class TooLargeError(RequestError):
     """More bytes, rows or header than the limits allow."""
 
     code = "too_large"
+
+
+class HeadTooLargeError(TooLargeError):
+    """More headers, or longer ones, than the limits allow."""
+
+
+class UrlTooLongError(TooLargeError):
+    """A URL beyond the limit."""
+
+
+class RequestTimeoutError(RequestError):
+    """The head or the body did not arrive in time."""
+
+    code = "request_timeout"
 
 
 class DimensionMismatchError(RequestError):
@@ -138,9 +174,15 @@ class UnavailableError(TurnpointError):
 
 
 class OverloadedError(UnavailableError):
-    """The queue is full; `retry_after` is its drain time."""
+    """Too much is asked for: the queue is full, and `retry_after` is its drain time."""
 
     code = "overloaded"
+
+
+class RateLimitedError(OverloadedError):
+    """The caller asks for more rows than its key allows; `retry_after` is when they fit."""
+
+    reason = "rate_limited"
 
 
 class NotReadyError(UnavailableError):

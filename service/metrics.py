@@ -4,6 +4,7 @@ No label takes a value from a request. `model` comes from the registry's folders
 that the service chose, `reason` one of its error codes.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +23,14 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
-from core.errors import OverloadedError, TurnpointError
+from core.errors import OverloadedError, RateLimitedError, TurnpointError
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ROWS = (1, 8, 64, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)
 FRACTIONS = tuple(step / 10 for step in range(11))
 HUNG_UP = 499  # in `requests_total`: nobody was left to answer
+NO_ROUTE = "other"  # the route of what matched none
+log = logging.getLogger("turnpoint.access")
 
 
 class Served(Protocol):
@@ -100,7 +103,8 @@ class Metrics:
         self.transition_step = TransitionSteps()
         self.registry.register(self.transition_step)
         # Alerts want these to be 0, not absent.
-        self.rejected.labels(OverloadedError.code)
+        for reason in (OverloadedError.code, RateLimitedError.reason):
+            self.rejected.labels(reason)
         for result in ("hit", "miss", "bypassed", "error", "garbage"):
             self.cache_requests.labels(result)
         for result in ("stored", "dropped", "failed"):
@@ -167,11 +171,16 @@ class LiveModels(Collector):
 
 
 class Observe:
-    """Pure ASGI: counts and times every request under its route's template."""
+    """Pure ASGI: counts and times every request under its route's template; logs it at debug.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        addresses: whether the line in the log has the caller's address.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, addresses: bool = False) -> None:
         self.app = app
         self.metrics = metrics
+        self.addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on; look at the status that goes out."""
@@ -189,14 +198,24 @@ class Observe:
         try:
             await self.app(scope, receive, watched)
         finally:
-            route = route_of(scope)
+            route, seconds = route_of(scope), time.perf_counter() - began
             self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - began)
+            self.metrics.request_seconds.labels(route).observe(seconds)
             error = scope["state"].get("error")
             if isinstance(error, TurnpointError) and scope["path"] == "/negatives":
-                self.metrics.rejected.labels(error.code).inc()
+                self.metrics.rejected.labels(error.reason or error.code).inc()
+            if log.isEnabledFor(logging.DEBUG):
+                self._tell(scope, route, status, seconds)
+
+    def _tell(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        fields = {"route": route, "status": status, "seconds": round(seconds, 6)}
+        fields["rows"] = scope["state"].get("rows", 0)
+        if self.addresses and scope.get("client"):
+            fields["address"] = scope["client"][0]
+        told = " ".join(f"{name}={value}" for name, value in fields.items())
+        log.debug(told, extra={"fields": fields})
 
 
 def route_of(scope: Mapping[str, object]) -> str:
     """The template of the route that matched, `other` where none did."""
-    return str(getattr(scope.get("route"), "path", "other"))
+    return str(getattr(scope.get("route"), "path", NO_ROUTE))

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from core.errors import MalformedError, TooLargeError
 from service import codecs, params
+from service.auth import ANONYMOUS, Gate
 from service.cache import Laws
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
 from service.engine import Engine
@@ -20,6 +21,7 @@ from service.job import Job, Result
 from service.limits import declared_length, read_body
 from service.metrics import Metrics
 from service.params import Params
+from service.rate import RateLimit
 from service.registry import LoadedModel, Models
 from service.settings import Settings
 
@@ -32,6 +34,8 @@ class Service:
 
     Attributes:
         laws: the cache of laws.
+        gate: who may come in.
+        rate: how much each may ask for.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -40,6 +44,8 @@ class Service:
     engine: Engine
     metrics: Metrics
     laws: Laws
+    gate: Gate
+    rate: RateLimit
     codec: ThreadPoolExecutor
 
 
@@ -64,7 +70,7 @@ async def answer(service: Service, request: Request) -> Response:
     service.engine.check_room(caller, 1, size)
 
     # The body, in one buffer; then its arrays and the one version that answers.
-    body = await read_body(request)
+    body = await read_body(request, limits.body_timeout_seconds)
     received = time.monotonic()
     _check_json_size(media, len(body), limits.max_json_bytes)
     arrays: codecs.Arrays = {}
@@ -81,6 +87,8 @@ async def answer(service: Service, request: Request) -> Response:
 
     # Into the queue, through the model thread, unless the caller hangs up meanwhile.
     job = _job(service, asked, model, arrays, len(body), out, caller, deadline)
+    request.state.rows = job.inputs.rows
+    await service.rate.take(request.state.caller.name, job.inputs.rows)
     accepted = time.monotonic()
     result = await _unless_hung_up(request, service.engine.submit(job))
     sampled = time.monotonic()
@@ -93,12 +101,15 @@ async def answer(service: Service, request: Request) -> Response:
     response.headers["X-Model"] = model.name
     response.headers["X-Model-Version"] = model.version
     response.headers["X-Seed"] = str(job.seed)
-    response.headers["Server-Timing"] = _server_timing(
-        decode=accepted - received,
-        queue=result.queue_seconds,
-        sample=result.sample_seconds,
-        encode=time.monotonic() - sampled,
-    )
+    turn = accepted + result.queue_seconds
+    stages = {
+        "decode": (received, accepted),
+        "queue": (accepted, turn),
+        "sample": (turn, turn + result.sample_seconds),
+        "encode": (sampled, time.monotonic()),
+    }
+    request.state.stages = stages
+    response.headers["Server-Timing"] = _server_timing(stages)
     return response
 
 
@@ -161,7 +172,9 @@ def _check_json_size(media: str, size: int, most: int) -> None:
 
 
 def _caller(request: Request) -> str:
-    """Whose share of the service a request counts against: the host's that sent it."""
+    """Whose share of the queue a request counts against: its key's, or else its host's."""
+    if request.state.caller != ANONYMOUS:
+        return f"key {request.state.caller.name}"
     return request.client.host if request.client else ""
 
 
@@ -201,6 +214,8 @@ def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> No
         metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
 
 
-def _server_timing(**seconds: float) -> str:
+def _server_timing(stages: dict[str, tuple[float, float]]) -> str:
     """Milliseconds by stage."""
-    return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in seconds.items())
+    return ", ".join(
+        f"{name};dur={1000 * (ended - began):.3f}" for name, (began, ended) in stages.items()
+    )

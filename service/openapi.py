@@ -1,8 +1,7 @@
 """The document of the API: `/openapi.json`, and `/docs` made from it.
 
 What is said of parameters comes from the table that parses them. The example has the dimension of
-the live model, so that it can be sent as it stands. `/docs` loads Swagger's script from a public
-CDN; without a way to it, `/openapi.json` says the same.
+the live model, so that it can be sent as it stands.
 """
 
 from typing import Any
@@ -54,6 +53,17 @@ OCTET_HEADERS = {
     "X-Negatives-Shape": "B,n,d; octet-stream only",
     "X-Negatives-Dtype": "float32, float16 or bfloat16; octet-stream only",
 }
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "one of the service's keys; needs none where none is configured",
+}
+PIN = {
+    "type": "object",
+    "required": ["version"],
+    "properties": {"version": {"type": "string", "description": "one of GET /models/NAME"}},
+    "additionalProperties": False,
+}
 BINARY = {"type": "string", "format": "binary"}
 
 
@@ -70,6 +80,9 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     }
     for path, codes in {"/livez": (503,), "/readyz": (503,), "/models/{name}": (404,)}.items():
         described["paths"][path]["get"]["responses"] |= _problems(codes)
+    pin = described["paths"]["/models/{name}/live"]["post"]
+    pin["requestBody"] = {"required": True, "content": {JSON: {"schema": PIN}}}
+    pin["responses"] |= _problems((400, 403, 404, 503))
     live = next(iter(service.models.live.values()), None)
     operation = described["paths"]["/negatives"]["post"]
     operation["parameters"] = [_parameter(name, spec) for name, spec in SPECS.items()] + [
@@ -83,8 +96,17 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     operation["requestBody"] = _request_body(live.sampler.dim if live else EXAMPLE_DIM)
     statuses = {status for status, _ in STATUS.values()}
     operation["responses"] = {"200": _response()} | _problems(sorted(statuses))
-    described["components"] = {"schemas": {"Problem": PROBLEM}}
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            _say_who_may(operation, open_to_all=path in service.gate.open)
+    described["components"] = {"schemas": {"Problem": PROBLEM}, "securitySchemes": {"key": KEY}}
     return described
+
+
+def _say_who_may(operation: dict[str, Any], *, open_to_all: bool) -> None:
+    operation["security"] = [] if open_to_all else [{"key": []}]
+    if not open_to_all:
+        operation["responses"] |= _problems((401,))
 
 
 def example(dim: int) -> dict[str, Any]:

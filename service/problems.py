@@ -35,10 +35,15 @@ STATUS: dict[type[errors.TurnpointError], tuple[int, str]] = {
     errors.CheckpointCorruptError: (500, "The checkpoint is corrupt"),
     errors.CheckpointRefusedError: (500, "The checkpoint was refused"),
     errors.RequestError: (400, "The request cannot be answered"),
+    errors.UnauthorizedError: (401, "Unauthorized"),
+    errors.ForbiddenError: (403, "Forbidden"),
     errors.MalformedError: (400, "Malformed request"),
     errors.UnsupportedMediaTypeError: (415, "Unsupported media type"),
     NotAcceptableError: (406, "Not acceptable"),
     errors.TooLargeError: (413, "Too large"),
+    errors.HeadTooLargeError: (431, "Head too large"),
+    errors.UrlTooLongError: (414, "URL too long"),
+    errors.RequestTimeoutError: (408, "Request timeout"),
     errors.DimensionMismatchError: (422, "Dimension mismatch"),
     errors.NonFiniteError: (422, "Not finite"),
     errors.EmptyBatchError: (422, "Empty batch"),
@@ -47,9 +52,12 @@ STATUS: dict[type[errors.TurnpointError], tuple[int, str]] = {
     errors.UnknownVersionError: (404, "Unknown version"),
     errors.UnavailableError: (503, "Unavailable"),
     errors.OverloadedError: (429, "Overloaded"),
+    errors.RateLimitedError: (429, "Rate limited"),
     errors.NotReadyError: (503, "Not ready"),
     errors.DeadlineExceededError: (504, "Deadline exceeded"),
 }
+# The rest of the request is not read, so the connection cannot be used again.
+UNREAD = frozenset({408, 413, 414, 431})
 # What the framework itself refuses, by status.
 FRAMEWORK = {
     404: ("not_found", "Not found"),
@@ -83,7 +91,9 @@ def problem(error: Exception, request_id: str) -> Response:
         case _:
             status, code, title = 500, "internal", "Internal error"
             detail = "the service failed; its log has the cause under this request_id"
-    if status == 413:  # the rest of the body is not read, so the connection cannot be used again
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="turnpoint"'
+    if status in UNREAD:
         headers["Connection"] = "close"
     document = {
         "type": TYPE + code,

@@ -26,6 +26,7 @@ from core.errors import (
     CheckpointRefusedError,
     ConfigError,
     NotReadyError,
+    UnavailableError,
     UnknownModelError,
     UnknownVersionError,
 )
@@ -127,9 +128,50 @@ class Models:
         try:
             return await asyncio.shield(self._loading[key])
         except (CheckpointError, ConfigError) as error:
-            raise UnknownVersionError(
-                f"version {version[:64]!r} cannot be served: {error}"
-            ) from error
+            raise _not_servable(version, error) from error
+
+    async def pin(self, name: str, version: str) -> str | None:
+        """Make a version live here and, through LATEST, everywhere and after restarts.
+
+        It is verified, warmed up and compared with the live one before LATEST is touched.
+
+        Returns:
+            The version that was live before.
+
+        Raises:
+            UnknownModelError: nothing is published under that name.
+            UnknownVersionError: no such version, or one that must not be used; nothing changed.
+            UnavailableError: the registry cannot be read or written; nothing changed.
+        """
+        async with self._looking:
+            live = self.live.get(name)
+            if live and live.version == version:
+                model = live
+            else:
+                model = await self._fit_to_pin(name, version, live)
+            try:
+                await self._in_thread(self.registry.set_live, name, version)
+            except OSError as error:
+                raise _unwritable(error) from error
+            if model is not live:
+                self._swap(model)
+            return live.version if live else None
+
+    async def _fit_to_pin(self, name: str, version: str, live: LoadedModel | None) -> LoadedModel:
+        """A version that may replace the live one."""
+        try:
+            if live is None:
+                await self._in_thread(self._check_published, name)
+            model = self._kept.get((name, version))
+            if model is None:
+                model = await self._in_thread(self._load, name, version)
+            if live:
+                _check_same_dim(live, model)
+        except (CheckpointError, ConfigError) as error:
+            raise _not_servable(version, error) from error
+        except OSError as error:
+            raise _unwritable(error) from error
+        return model
 
     def served(self) -> list[LoadedModel]:
         """What is live now."""
@@ -186,7 +228,8 @@ class Models:
             self._unreachable = ""
         except Exception as error:
             if not self._unreachable:
-                log.warning("the registry cannot be read, what is live stays: %s", error)
+                told = masked(str(error))
+                log.warning("the registry cannot be read, what is live stays: %s", told)
             self._unreachable = masked(f"{type(error).__name__}: {error}")
             return
         for name in names:
@@ -234,12 +277,17 @@ class Models:
         except Exception as error:
             self._refuse(name, version, error)
             return
-        self._refused.pop(name, None)
-        self.live = {**self.live, name: model}
-        if live:
-            self._keep(live)
-        self._metrics.swaps.labels(name, "ok").inc()
-        log.info("model %s: version %s is live", name, version)
+        self._swap(model)
+
+    def _swap(self, model: LoadedModel) -> None:
+        """Make a version live; the one it replaces is kept for a while."""
+        before = self.live.get(model.name)
+        self._refused.pop(model.name, None)
+        self.live = {**self.live, model.name: model}
+        if before:
+            self._keep(before)
+        self._metrics.swaps.labels(model.name, "ok").inc()
+        log.info("model %s: version %s is live", model.name, model.version)
 
     def _refuse(self, name: str, version: str, error: Exception) -> None:
         """Count and log a version that will not be live; remember it, so that it is said once.
@@ -269,6 +317,15 @@ class Models:
         sampler, manifest = unpack(self.registry.read(name, version), self.device)
         warm_up(sampler)
         return LoadedModel(name, version, sampler, manifest)
+
+    def _check_published(self, name: str) -> None:
+        """Raises UnknownModelError unless the registry has a version of it."""
+        try:
+            known = self.registry.versions(name)
+        except ConfigError:  # no name at all
+            known = []
+        if not known:
+            raise UnknownModelError(self._unknown(name))
 
     async def _fetch(self, name: str, version: str) -> LoadedModel:
         model = await self._in_thread(self._load, name, version)
@@ -309,3 +366,28 @@ def _check_same_dim(live: LoadedModel, new: LoadedModel) -> None:
             f"it has dimension {new.sampler.dim}, the live one {live.sampler.dim}: "
             "publish it under another model name"
         )
+
+
+def _not_servable(version: str, error: Exception) -> UnknownVersionError:
+    return UnknownVersionError(f"version {version[:64]!r} cannot be served: {error}")
+
+
+def _unwritable(error: OSError) -> UnavailableError:
+    told = masked(f"{type(error).__name__}: {error}")
+    return UnavailableError(f"the registry cannot be reached, nothing has changed ({told})")
+
+
+def opened(address: str) -> Registry:
+    """The registry at an address.
+
+    Raises:
+        ConfigError: an address of a kind that cannot be read here.
+    """
+    try:
+        return Registry(address)
+    except (ImportError, ValueError, OSError) as error:
+        reason = masked(" ".join(str(error).split()))
+        raise ConfigError(
+            f"the registry {masked(address)} cannot be opened ({reason}): name a folder, or "
+            "install the package that fsspec needs for such an address"
+        ) from error

@@ -1,18 +1,24 @@
 """What answers where. The document of these routes is made in `service.openapi`."""
 
 import asyncio
+import logging
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
-from core.errors import NotReadyError
+from core.errors import MalformedError, NotReadyError
+from service import docs_page
+from service.auth import admin_of
+from service.limits import POLICY, read_body
 from service.metrics import HUNG_UP
 from service.negatives import Service, answer
 
 router = APIRouter()
+log = logging.getLogger("turnpoint.service")
 
 
 def service_of(request: Request) -> Service:
@@ -67,3 +73,37 @@ async def models(request: Request) -> dict[str, Any]:
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One model."""
     return await service_of(request).models.describe(name)
+
+
+@router.post("/models/{name}/live")
+async def pin(request: Request, name: str) -> dict[str, Any]:
+    """Make a version live: pin it, or roll back to it. Needs an admin key."""
+    service = service_of(request)
+    caller = admin_of(request, service.gate)
+    version = _version_of(await read_body(request, service.settings.server.body_timeout_seconds))
+    before = await service.models.pin(name, version)
+    log.info("%s pinned model %s to version %s", caller.name, name, version)
+    return {"name": name, "live": version, "before": before}
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The document of the API as a page."""
+    page = docs_page.rendered(request.app.openapi())
+    return HTMLResponse(page, headers={POLICY.decode(): docs_page.POLICY})
+
+
+def _version_of(body: bytearray) -> str:
+    """The version of `{"version": ...}`.
+
+    Raises:
+        MalformedError: the body is anything else.
+    """
+    try:
+        asked = orjson.loads(body)
+    except ValueError:
+        asked = None
+    version = asked.get("version") if isinstance(asked, dict) else None
+    if not isinstance(version, str) or len(asked) != 1:
+        raise MalformedError('the body must be JSON {"version": "<one of GET /models/NAME>"}')
+    return version

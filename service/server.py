@@ -1,20 +1,24 @@
 """`serve`: the application under uvicorn, for the command line."""
 
 import contextlib
-import json
 import logging
 import os
 import signal
 import socket
-import sys
+import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from core.errors import ConfigError
 from service.app import create_app
+from service.connection import GuardedProtocol
 from service.engine import Engine
-from service.settings import LogSettings, ServerSettings, Settings
+from service.logs import configure_logs
+from service.settings import RegistrySettings, ServerSettings, Settings
 
 FAILED = 70  # exit code once nothing can be computed any more: EX_SOFTWARE of sysexits.h
 log = logging.getLogger("turnpoint.service")
@@ -34,26 +38,50 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
         The exit code: 0, or `FAILED`.
 
     Raises:
-        ConfigError: the address cannot be bound.
+        ConfigError: the address cannot be bound, there is no registry, a file of keys or
+            certificates cannot be used, or see `create_app`.
     """
     configure_logs(settings.log)
-    listening = _bind(settings.server)
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    _check_registry(settings.registry)
     app = create_app(settings)
     engine: Engine = app.state.service.engine
-    config = uvicorn.Config(
-        app,
-        timeout_keep_alive=settings.server.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.server.drain_seconds,
-        log_config=None,
-        access_log=settings.log.level == "debug",
-        server_header=False,
-        lifespan="on",
-    )
+    config = server_config(app, settings.server)
+    listening = _bind(settings.server)
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if config.is_ssl else "http"
+    address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     with listening:
         _Server(config, engine, address, on_ready).run(sockets=[listening])
     return 0 if engine.failure is None else FAILED
+
+
+def server_config(app: FastAPI, server: ServerSettings) -> uvicorn.Config:
+    """How uvicorn serves the application: HTTP/1.1, bounded, over TLS where there are files for it.
+
+    Raises:
+        ConfigError: files of TLS that cannot be used.
+    """
+    _check_tls(server)
+    password = server.tls_key_password
+    return uvicorn.Config(
+        app,
+        http=partial(  # type: ignore[arg-type]  # called, as a class is
+            GuardedProtocol, limits=server, metrics=app.state.service.metrics
+        ),
+        ws="none",
+        timeout_keep_alive=server.keep_alive_seconds,
+        timeout_graceful_shutdown=server.drain_seconds,
+        log_config=None,
+        access_log=False,  # `metrics.Observe` writes ours, without queries
+        proxy_headers=False,  # an address that anybody can claim is none
+        server_header=False,
+        lifespan="on",
+        ssl_certfile=server.tls_certfile,
+        ssl_keyfile=server.tls_keyfile,
+        ssl_keyfile_password=password.get_secret_value() if password else None,
+        ssl_ca_certs=server.tls_client_ca,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if server.tls_client_ca else ssl.CERT_NONE,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -128,29 +156,38 @@ def _bind(server: ServerSettings) -> socket.socket:
     return listening
 
 
-def configure_logs(settings: LogSettings) -> None:
-    """One line per event on standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    human = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(human if settings.format == "human" else _JsonLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
-    if settings.level != "debug":  # uvicorn tells every start and stop; we tell our own
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+def _check_registry(registry: RegistrySettings) -> None:
+    """An empty folder will be filled; one that is not there is a mistake in writing.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    local = "://" not in registry.address
+    if local and not Path(registry.address).expanduser().is_dir():
+        raise ConfigError(
+            f"there is no registry at {registry.address}: train and publish to it first (`make "
+            "demo` does), name another with --registry or TURNPOINT_REGISTRY__ADDRESS, or make "
+            "the folder if it will be filled later"
+        )
 
 
-class _JsonLines(logging.Formatter):
-    """A JSON object a line."""
+def _check_tls(server: ServerSettings) -> None:
+    """Load the files once, with an error that says what is wrong and without asking a terminal.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """time, level, logger, message, and the trace where there is one."""
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+    Raises:
+        ConfigError: a file is missing, is none of its kind, or does not fit the others.
+    """
+    if server.tls_certfile is None:
+        return
+    secret = server.tls_key_password.get_secret_value() if server.tls_key_password else ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(server.tls_certfile, server.tls_keyfile, lambda: secret)
+        if server.tls_client_ca is not None:
+            context.load_verify_locations(server.tls_client_ca)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise ConfigError(
+            f"TLS cannot start ({error}): check TURNPOINT_SERVER__TLS_CERTFILE = "
+            f"{server.tls_certfile}, TURNPOINT_SERVER__TLS_KEYFILE = {server.tls_keyfile or '–'}, "
+            f"its password, and TURNPOINT_SERVER__TLS_CLIENT_CA = {server.tls_client_ca or '–'}"
+        ) from error

@@ -5,20 +5,22 @@ not exist stops the start, since a misspelt limit that is silently ignored is no
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
 
 PREFIX = "TURNPOINT_"
-# Names that other parts read: the data file of `make demo` and of the tests on real data.
-FOREIGN_NAMES = frozenset({"TURNPOINT_DATA"})
+# Names that other parts read: the data file of `make demo` and of the tests on real data, and the
+# key that `turnpoint bench` sends.
+FOREIGN_NAMES = frozenset({"TURNPOINT_DATA", "TURNPOINT_API_KEY"})
 MIB = 2**20
 
 
@@ -34,6 +36,17 @@ class ServerSettings(Group):
     host: str = Field("127.0.0.1", description="address to bind; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to bind; 0 takes a free one")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="largest request body, in bytes")
+    max_url_bytes: int = Field(8192, ge=256, description="longest URL, in bytes")
+    max_head_bytes: int = Field(
+        65_536, ge=1024, description="largest head of a request, URL and headers, in bytes"
+    )
+    max_headers: int = Field(100, ge=8, description="most headers in one request")
+    head_timeout_seconds: float = Field(
+        10.0, gt=0, description="seconds that the head of a request may take to arrive"
+    )
+    body_timeout_seconds: float = Field(
+        60.0, gt=0, description="seconds a body may take to arrive, and an answer to be read"
+    )
     max_json_bytes: int = Field(32 * MIB, ge=1024, description="largest JSON body, in bytes")
     max_response_bytes: int = Field(
         256 * MIB, ge=1024, description="largest answer, in bytes; a JSON number counts as 20"
@@ -61,6 +74,16 @@ class ServerSettings(Group):
         ge=1,
         description="seconds that one batch may take before the model thread counts as hung and "
         "the process ends; far above the largest request's time",
+    )
+    tls_certfile: str | None = Field(
+        None, description="PEM file of the certificate chain; with it the service speaks HTTPS"
+    )
+    tls_keyfile: str | None = Field(
+        None, description="PEM file of its private key; default: the certificate's file"
+    )
+    tls_key_password: SecretStr | None = Field(None, description="password of that key")
+    tls_client_ca: str | None = Field(
+        None, description="PEM file of the authorities whose certificates callers must show"
     )
 
 
@@ -133,14 +156,47 @@ class RedisSettings(Group):
     )
 
 
+class AuthSettings(Group):
+    """Who may ask, and for how much."""
+
+    keys: SecretStr | None = Field(
+        None, description="keys of callers: `[name:]key`, comma separated or a JSON list"
+    )
+    keys_file: str | None = Field(
+        None,
+        description="file of such keys, one a line, `#` begins a comment; read again on change",
+    )
+    admin_keys: SecretStr | None = Field(
+        None, description="keys that may also pin versions, written alike"
+    )
+    admin_keys_file: str | None = Field(None, description="file of such keys, written alike")
+    allow_anonymous: bool = Field(
+        False, description="let anybody ask without a key, on any host; admin routes stay closed"
+    )
+    metrics_need_key: bool = Field(
+        False, description="whether `/metrics` asks for a key; probes and `/docs` never do"
+    )
+    rate_rows_per_second: float | None = Field(
+        None, gt=0, description="rows per second that one key may ask for; default: no limit"
+    )
+    rate_burst_rows: int = Field(
+        65_536, ge=1, description="rows that a key may ask for at once after a pause"
+    )
+
+
 class LogSettings(Group):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="lowest level written; debug has a line per request"
+        "info",
+        description="lowest level written; debug has a line per request, and the messages of "
+        "unexpected errors, which may quote a request",
     )
     format: Literal["human", "json"] = Field(
         "human", description="lines for people or for machines"
+    )
+    addresses: bool = Field(
+        False, description="whether the line per request has the caller's address"
     )
 
 
@@ -161,6 +217,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     cache: CacheSettings = CacheSettings()
     redis: RedisSettings = RedisSettings()
+    auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -176,6 +233,32 @@ class Settings(BaseSettings):
                 f"BATCHING__QUEUE_BYTES = {self.batching.queue_bytes} is below "
                 f"SERVER__MAX_BODY_BYTES + SERVER__MAX_RESPONSE_BYTES = {largest}: the largest "
                 "request could never be accepted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _strangers_stay_out(self) -> "Settings":
+        auth, host = self.auth, self.server.host
+        if not (is_loopback(host) or auth.keys or auth.keys_file or auth.allow_anonymous):
+            raise ValueError(
+                f"SERVER__HOST = {host} would let anybody in: set TURNPOINT_AUTH__KEYS or "
+                "TURNPOINT_AUTH__KEYS_FILE, or TURNPOINT_AUTH__ALLOW_ANONYMOUS=true, or bind to "
+                "127.0.0.1"
+            )
+        if auth.rate_rows_per_second and auth.rate_burst_rows < self.server.max_rows:
+            raise ValueError(
+                f"AUTH__RATE_BURST_ROWS = {auth.rate_burst_rows} is below SERVER__MAX_ROWS = "
+                f"{self.server.max_rows}: the largest request could never be accepted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "Settings":
+        server = self.server
+        if server.tls_certfile is None and (server.tls_keyfile or server.tls_client_ca):
+            raise ValueError(
+                "SERVER__TLS_KEYFILE or SERVER__TLS_CLIENT_CA is set without SERVER__TLS_CERTFILE: "
+                "the service would speak plain HTTP; name the certificate's file too"
             )
         return self
 
@@ -219,6 +302,14 @@ def print_config(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def masked(address: str) -> str:
     """An address without its `user:password@`, and without passwords in its query."""
     # Up to the last @: a password that should have been percent-encoded is a password all the same.
@@ -237,5 +328,10 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 def _told(error: Any) -> str:
     """One line for one of pydantic's errors."""
     name = f"{PREFIX}{'__'.join(map(str, error['loc']))}".upper() if error["loc"] else ""
-    given = f" = {masked(str(error['input']))}: " if name else ""
+    shown = "***" if name in _secrets() else masked(str(error["input"]))
+    given = f" = {shown}: " if name else ""
     return f"{name}{given}{error['msg'].removeprefix('Value error, ')}"
+
+
+def _secrets() -> set[str]:
+    return {name for name, field in fields().items() if SecretStr in get_args(field.annotation)}

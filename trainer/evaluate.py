@@ -45,7 +45,8 @@ def evaluate(
     if shape != (interactions.num_users, interactions.num_items):
         raise ConfigError(
             f"tables of {shape[0]} users and {shape[1]} items do not fit a data set of "
-            f"{interactions.num_users} users and {interactions.num_items} items"
+            f"{interactions.num_users} users and {interactions.num_items} items; an encoder's "
+            "tables must have a row for each"
         )
     if not ks or min(ks) < 1:
         raise ConfigError(f"cut-offs must be at least 1, not {ks}")
@@ -116,7 +117,9 @@ def _pairs(interactions: Interactions, split: str) -> tuple[np.ndarray, np.ndarr
     if split not in splits:
         raise ConfigError(f"no split is called {split!r}; there are {', '.join(splits)}")
     if not len(splits[split]):
-        raise ConfigError(f"the split {split!r} of {interactions.name} is empty")
+        raise ConfigError(
+            f"the split {split!r} of {interactions.name} is empty; choose another, or give it data"
+        )
     masked = interactions.train
     if split != "valid":
         masked = np.concatenate([masked, interactions.valid])

@@ -67,7 +67,10 @@ def from_safetensors(body: bytearray) -> Arrays:
         end = after
         arrays[name] = view(body, dtype, shape, start + begin)
     if start + end != len(body):
-        raise MalformedError(f"{len(body) - start - end} bytes are left over after the last tensor")
+        raise MalformedError(
+            f"{len(body) - start - end} bytes are left over after the last tensor; "
+            "send the header and its tensors alone"
+        )
     return arrays
 
 
@@ -125,7 +128,10 @@ def _entry(name: str, entry: Any) -> tuple[torch.dtype, list[int], int, int]:
         raise MalformedError(f"{name[:64]} has dtype {kind[:16]}; send F32, F16 or BF16")
     begin, end = offsets
     if not is_shape(shape) or not 0 <= begin <= end:
-        raise MalformedError(f"tensor {name[:64]!r} has an impossible shape or impossible offsets")
+        raise MalformedError(
+            f"tensor {name[:64]!r} has an impossible shape or impossible offsets; shapes are lists "
+            "of whole numbers, offsets [begin, end] into the data"
+        )
     return SAFE_DTYPES[kind], shape, begin, end
 
 

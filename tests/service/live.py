@@ -21,6 +21,7 @@ from core.registry import Registry
 from core.samplers import Query
 from core.samplers.adar import ADAR, ADARConfig
 from service.app import create_app
+from service.server import server_config
 from service.settings import Settings, load_settings
 
 DIM = 16
@@ -110,7 +111,7 @@ class Live:
     @property
     def host(self) -> tuple[str, int]:
         """For a raw socket."""
-        name, _, port = self.url.removeprefix("http://").partition(":")
+        name, _, port = self.url.partition("//")[2].partition(":")
         return name, int(port)
 
 
@@ -119,7 +120,7 @@ def running(settings: Settings) -> Iterator[Live]:
     """The real application under a real server in a thread, until the block ends."""
     app = create_app(settings)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
+    config = server_config(app, settings.server)
     ready = threading.Event()
 
     class Told(uvicorn.Server):
@@ -133,7 +134,8 @@ def running(settings: Settings) -> Iterator[Live]:
     try:
         assert ready.wait(30), "the service did not start"
         port = listening.getsockname()[1]
-        yield Live(f"http://127.0.0.1:{port}", app, settings.registry.address)
+        scheme = "https" if config.is_ssl else "http"
+        yield Live(f"{scheme}://127.0.0.1:{port}", app, settings.registry.address)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -20,9 +20,9 @@ def test_defaults_work_and_are_frozen() -> None:
 
 def test_flags_over_environment_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TURNPOINT_SERVER__PORT", "9000")
-    monkeypatch.setenv("TURNPOINT_SERVER__HOST", "0.0.0.0")
+    monkeypatch.setenv("TURNPOINT_SERVER__HOST", "::1")
     settings = load_settings({"server": {"port": 9001, "host": None}})
-    assert (settings.server.port, settings.server.host) == (9001, "0.0.0.0")
+    assert (settings.server.port, settings.server.host) == (9001, "::1")
     assert settings.server.max_n == 256
 
 
