@@ -26,9 +26,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.denoiser import ClosedChain, Denoiser
+from core.noise import bits_of, standard_normal_
 from core.schedule import Schedule
 
 CPU_CHUNK_ROWS = 512  # its states fit a core's cache; measured against 256..2048
+CPU_CHUNK_VARIATES = 65_536  # likewise, of a draw
+FEW_VARIATES = 16_384  # below, torch's own variates come before a stream of bits is set up
 
 
 class Step(NamedTuple):
@@ -62,12 +65,24 @@ class Law:
         return Law(self.transition, self.mean * scale, self.std * scale)
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, "B n d"]:
-        """n independent samples per row."""
+        """n independent samples per row.
+
+        Args:
+            n: at least 1.
+            generator: on the device of the law; of the request or the run, never shared.
+        """
         rows, dim = self.mean.shape
-        noise = torch.randn(
-            rows, n, dim, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
-        return noise.mul_(self.std.unsqueeze(1)).add_(self.mean.unsqueeze(1))
+        mean, std = self.mean.unsqueeze(1), self.std.unsqueeze(1)
+        if self.mean.device.type != "cpu" or rows * n * dim < FEW_VARIATES:
+            noise = torch.randn(
+                rows, n, dim, generator=generator, device=mean.device, dtype=mean.dtype
+            )
+            return noise.mul_(std).add_(mean)
+        drawn, bits = mean.new_empty(rows, n, dim), bits_of(generator)
+        chunk = max(1, CPU_CHUNK_VARIATES // (n * dim))
+        for part, stds, means in _chunks(chunk, drawn, std, mean):
+            standard_normal_(part, bits).mul_(stds).add_(means)
+        return drawn
 
 
 def reverse(
@@ -121,26 +136,31 @@ def at_step(
         transition: (B,) t*, in [0, T].
         ancestral: as in `reverse`.
     """
-    mean, spread = torch.zeros_like(condition), torch.ones_like(condition)  # B_t; A_t, or V_t
     if isinstance(denoiser, ClosedChain) and not ancestral:
-        for t_star, users, means, spreads in _chunks(transition, condition, mean, spread):
+        mean, spread = torch.empty_like(condition), torch.empty_like(condition)
+        for t_star, users, means, spreads in _chunks(
+            CPU_CHUNK_ROWS, transition, condition, mean, spread
+        ):
             spreads[:], means[:] = denoiser.state(t_star, denoiser.prepare(users))
         return Law(transition, mean, spread)
+    mean, spread = torch.zeros_like(condition), torch.ones_like(condition)  # B_t; A_t, or V_t
     t_star, order = transition.sort(stable=True)
     sigma2 = schedule.ancestral_variance.tolist()
     every_t = torch.arange(schedule.num_steps + 1, device=t_star.device)
-    for mine, stops, means, spreads in _chunks(order, t_star, mean, spread):
+    prepared = denoiser.prepare(condition[order])
+    begin = 0
+    for stops, means, spreads in _chunks(CPU_CHUNK_ROWS, t_star, mean, spread):
         running = torch.searchsorted(stops, every_t).tolist()  # running[t]: rows with t* < t
-        prepared = denoiser.prepare(condition[mine[: running[-1]]])
         for t in range(schedule.num_steps, 0, -1):
             if (rows := running[t]) == 0:
                 break
-            m, n = denoiser.transfer(t, tuple(part[:rows] for part in prepared))
+            m, n = denoiser.transfer(t, prepared.rows(slice(begin, begin + rows)))
             torch.addcmul(n, m, means[:rows], out=means[:rows])
             if ancestral:
                 spreads[:rows].mul_(m.square()).add_(sigma2[t])
             else:
                 spreads[:rows].mul_(m)
+        begin += len(stops)
     back = order.argsort()
     return Law(transition, mean[back], (spread.sqrt() if ancestral else spread.abs())[back])
 
@@ -198,7 +218,8 @@ def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
     return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)
 
 
-def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of the same rows of each: as many as suit the cache on a CPU, all of them elsewhere."""
-    rows = CPU_CHUNK_ROWS if tensors[0].device.type == "cpu" else max(len(tensors[0]), 1)
+def _chunks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same rows of each: so many on a CPU, all of them elsewhere."""
+    if tensors[0].device.type != "cpu":
+        rows = max(len(tensors[0]), 1)
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)

@@ -3,8 +3,9 @@
     eps_theta(x_t, t, u) = gamma(t, u) * x_t + eta(t, u)
 
 Both denoisers here answer with (gamma, eta) alone; that is what lets `core.chain` collapse the
-whole reverse chain. `prepare` does the work that depends on the user only, once; `coefficients` the
-rest, for a t per row (training); `transfer` puts it into the terms of the reverse step, for one t:
+whole reverse chain. `prepare` does the work that depends on the user only or on the step only,
+once; `coefficients` the rest, for a t per row (training); `transfer` puts it into the terms of the
+reverse step, for one t:
 
     x_{t-1} = m_t x_t + n_t,    m_t = 1/sqrt(alpha_t) - k_t gamma,    n_t = -k_t eta
     k_t = (1 - alpha_t) / (sqrt(alpha_t) sqrt(1 - abar_t))                              (Eq. 10)
@@ -15,7 +16,7 @@ Written so, m_t is the small difference of two large numbers wherever alpha_t is
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,22 @@ from core.errors import ConfigError
 from core.schedule import Schedule
 
 Coefficients = tuple[Float[Tensor, "B d"], Float[Tensor, "B d"]]
-Prepared = tuple[Tensor, ...]
+
+
+class Prepared(NamedTuple):
+    """What is computed once a call.
+
+    Attributes:
+        users: what depends on the user alone, each (B, ...).
+        steps: what depends on the step alone, each (T + 1, ...).
+    """
+
+    users: tuple[Tensor, ...]
+    steps: tuple[Tensor, ...] = ()
+
+    def rows(self, which: slice) -> "Prepared":
+        """The same for some of the users."""
+        return Prepared(tuple(part[which] for part in self.users), self.steps)
 
 
 @runtime_checkable
@@ -41,7 +57,7 @@ class Denoiser(Protocol):
     noise: Float[Tensor, "T1"]
 
     def prepare(self, condition: Float[Tensor, "B d"]) -> Prepared:
-        """The part that depends on the user alone."""
+        """The parts that depend on the user alone, and on the step alone."""
         ...
 
     def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
@@ -86,6 +102,7 @@ class FiLMDenoiser(nn.Module):
     signal: Tensor
     noise: Tensor
     time_codes: Tensor
+    levels: Tensor
     root_alpha: list[float]
     k: list[float]
 
@@ -99,26 +116,29 @@ class FiLMDenoiser(nn.Module):
         codes = time_embedding(schedule.num_steps, time_dim)
         self.register_buffer("time_codes", codes.float(), persistent=False)
         _register_levels(self, schedule)
+        levels = torch.tensor([self.root_alpha, self.k], dtype=torch.float64)
+        self.register_buffer("levels", levels.unsqueeze(-1), persistent=False)
 
     def prepare(self, condition: Float[Tensor, "B d"]) -> Prepared:
-        """W_u e_u, (B, hidden)."""
-        return (self.user(condition),)
+        """W_u e_u, (B, hidden); W_t e_t + b, (T+1, hidden), and (m, n) at hidden = 0, (T+1, 2d)."""
+        gamma, eta = self.out.bias.chunk(2)
+        root_alpha, k = self.levels.to(gamma.dtype)
+        neutral = torch.cat([root_alpha - k * gamma, -k * eta], dim=-1)
+        return Prepared((self.user(condition),), (self.time(self.time_codes), neutral))
 
     def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(gamma, eta), each (B, d)."""
-        (user,) = prepared
-        hidden = nn.functional.silu(self.time(self.time_codes[t]) + user)
+        (user,), (time, _) = prepared
+        hidden = nn.functional.silu(nn.functional.embedding(t, time) + user)
         gamma, eta = self.out(hidden).chunk(2, dim=-1)
         return gamma + self.noise.to(user.dtype)[t].unsqueeze(-1), eta
 
     def transfer(self, t: int, prepared: Prepared) -> Coefficients:
         """(m_t, n_t), each (B, d): sqrt(alpha_t) - k_t (gamma - noise_t) and -k_t eta."""
-        (user,) = prepared
-        k, root_alpha = self.k[t], self.root_alpha[t]
-        hidden = nn.functional.silu(self.time(self.time_codes[t]) + user)
-        gamma, eta = self.out.bias.chunk(2)
-        bias = torch.cat([root_alpha - k * gamma, -k * eta])
-        m, n = torch.addmm(bias, hidden, self.out.weight.T, alpha=-k).chunk(2, dim=-1)
+        (user,), (time, neutral) = prepared
+        hidden = nn.functional.silu(user + time[t])
+        transfer = torch.addmm(neutral[t], hidden, self.out.weight.T, alpha=-self.k[t])
+        m, n = transfer.chunk(2, dim=-1)
         return m, n
 
 
@@ -161,16 +181,16 @@ class MomentHead(nn.Module):
         """(m, s^2), each (B, d), of the standardised x_0 given the user."""
         hidden = nn.functional.silu(self.hidden(condition))
         mean, log_std = self.out(hidden).chunk(2, dim=-1)
-        return mean, (2 * log_std).exp()
+        return Prepared((mean, (2 * log_std).exp()))
 
     def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(gamma*, eta*), each (B, d)."""
-        mean, variance = prepared
+        mean, variance = prepared.users
         return optimal_coefficients(*self._levels(t, mean.dtype), mean, variance)
 
     def transfer(self, t: int, prepared: Prepared) -> Coefficients:
         """(m_t, n_t), each (B, d): sqrt(alpha_t) v_{t-1}/v_t and k_t noise_t signal_t m / v_t."""
-        mean, variance = prepared
+        mean, variance = prepared.users
         v = self._variance(self.signal[t], self.noise[t], variance)
         before = self._variance(self.signal[t - 1], self.noise[t - 1], variance)
         pull = self.k[t] * self.noise[t] * self.signal[t]
@@ -178,12 +198,12 @@ class MomentHead(nn.Module):
 
     def state(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(A_t, B_t), each (B, d), by the formulas above."""
-        mean, variance = prepared
+        mean, variance = prepared.users
         signal, noise = self._levels(t, mean.dtype)
         last, noise_last = float(self.signal[-1]), float(self.noise[-1])
-        v_t = torch.addcmul(noise.square(), signal.square(), variance)
         v_last = variance.mul(last**2).add_(noise_last**2)
-        gain = v_t.div_(v_last).mul_(last / signal)
+        rescaled = torch.addcmul(noise.square() * (last / signal), signal * last, variance)
+        gain = rescaled.div_(v_last)  # sqrt(abar_T / abar_t) v_t / v_T
         return gain, torch.add(signal, gain, alpha=-last).mul_(mean)
 
     def _levels(self, t: Int[Tensor, " B"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def test_only_the_steps_that_are_needed_run(generator):
     calls = []
     evaluate = denoiser.transfer
     denoiser.transfer = lambda t, prepared: (
-        calls.append((t, len(prepared[0]))) or evaluate(t, prepared)
+        calls.append((t, len(prepared.users[0]))) or evaluate(t, prepared)
     )
     users = torch.randn(3, 6, generator=generator, dtype=torch.float64)
     law = chain.at_step(denoiser, schedule, users, torch.tensor([50, 44, 47]))

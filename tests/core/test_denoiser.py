@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core import chain
-from core.denoiser import FiLMDenoiser, MomentHead, optimal_coefficients, time_embedding
+from core.denoiser import FiLMDenoiser, MomentHead, Prepared, optimal_coefficients, time_embedding
 from core.errors import ConfigError
 from core.losses import diffusion_loss
 from core.schedule import make_schedule
@@ -143,15 +143,15 @@ class Optimal:
         self.alpha, self.moments = schedule.alpha, moments
 
     def prepare(self, condition):
-        return self.moments(condition)
+        return Prepared(self.moments(condition))
 
     def coefficients(self, t, prepared):
-        mean, std = prepared
+        mean, std = prepared.users
         signal, noise = self.signal[t].unsqueeze(-1), self.noise[t].unsqueeze(-1)
         return optimal_coefficients(signal, noise, mean, std.square())
 
     def transfer(self, t, prepared):
-        rows = torch.full(prepared[0].shape[:1], t)
+        rows = torch.full(prepared.users[0].shape[:1], t)
         gamma, eta = self.coefficients(rows, prepared)
         root = self.alpha[t].sqrt()
         k = (1 - self.alpha[t]) / (root * self.noise[t])
