@@ -7,6 +7,7 @@ its own, so that whoever watches is not held up.
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,33 +44,43 @@ class Shot:
     trouble: str = ""
 
 
-def fire(port: int, request: Request, dues: Sequence[float], patience: float) -> list[Shot]:
-    """Send a request at each of these times, from another process; see `Shot`.
+def fire(
+    port: int, request: Request, dues: Sequence[float], patience: float
+) -> tuple[list[Shot], float]:
+    """Send a request at each of these times, from another process.
 
     Args:
         port: of the service.
         request: sent each time.
         dues: seconds after the start, ascending.
         patience: seconds after which an answer is taken to be lost.
+
+    Returns:
+        What became of each, and when the last one left, on `time.monotonic`'s clock.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
         return other.submit(_fire, port, request, list(dues), patience).result()
 
 
-def _fire(port: int, request: Request, dues: list[float], patience: float) -> list[Shot]:
+def _fire(
+    port: int, request: Request, dues: list[float], patience: float
+) -> tuple[list[Shot], float]:
     return uvloop.run(_all(port, request, dues, patience))
 
 
-async def _all(port: int, request: Request, dues: list[float], patience: float) -> list[Shot]:
+async def _all(
+    port: int, request: Request, dues: list[float], patience: float
+) -> tuple[list[Shot], float]:
     idle: deque[Connection] = deque()
     begin, shots = asyncio.get_running_loop().time() + 0.1, []
     async with asyncio.TaskGroup() as group:
         for due in dues:
             await asyncio.sleep(begin + due - asyncio.get_running_loop().time())
             shots.append(group.create_task(_shoot(port, request, idle, begin, due, patience)))
+        ended = time.monotonic()
     for _, writer in idle:
         writer.close()
-    return [shot.result() for shot in shots]
+    return [shot.result() for shot in shots], ended
 
 
 async def _shoot(
