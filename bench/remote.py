@@ -29,7 +29,7 @@ from torch.nn.functional import embedding
 from torch.optim import Adam
 from turnpoint_client import Client, Prefetcher
 
-from bench.serving.processes import served
+from bench.serving import served
 from core import transition
 from core.checkpoint import pack
 from core.losses import augmented_bpr, bpr
@@ -223,9 +223,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Registry(Path(folder)).publish("bench", pack(sampler))
         os.sched_setaffinity(0, {cores[1]})  # which the service inherits
-        with served(Path(folder)) as running:
+        with served(Path(folder)) as url:
             os.sched_setaffinity(0, {cores[0]})
-            found = measure(args, data, running.url, encoder, sampler)
+            found = measure(args, data, url, encoder, sampler)
 
     def middle(name: str, field: str) -> float:
         return median(getattr(epoch, field) for epoch in found[name])

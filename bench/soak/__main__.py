@@ -13,17 +13,20 @@ from pathlib import Path
 
 from bench.serving import report
 from bench.soak.findings import Findings, Size
+from service.settings import fields
 
-SCENARIOS = (
-    "overload",
-    "chaos",
-    "restart",
-    "swaps",
-    "memory",
-    "malformed",
-    "strangers",
-    "livez",
-)
+# And the setting without which a service has nothing to be tested by it.
+SCENARIOS = {
+    "overload": None,
+    "chaos": None,
+    "restart": None,
+    "swaps": None,
+    "memory": None,
+    "malformed": None,
+    "strangers": None,
+    "keys": "TURNPOINT_AUTH__RATE_ROWS_PER_SECOND",
+    "livez": None,
+}
 
 
 def main() -> int:
@@ -38,6 +41,9 @@ def main() -> int:
     chosen = SCENARIOS if "all" in args.scenarios else args.scenarios
     size, broken = Size(args.seconds, args.redis), 0
     for name in chosen:
+        if why := why_not(name):
+            print(f"\n## {name}\n\nskipped: {why}", flush=True)
+            continue
         before, begin = report.machine(), time.monotonic()
         findings = scenario(name, size)
         host = {"machine": before, "machine after": report.machine()}
@@ -52,6 +58,12 @@ def main() -> int:
             write(args.out, name, {**host, "size": asdict(size), **asdict(findings)}, text)
         broken += len(findings.failed())
     return 1 if broken else 0
+
+
+def why_not(name: str) -> str:
+    """Why a scenario cannot run here; empty if it can."""
+    needs = SCENARIOS[name]
+    return "" if needs is None or needs in fields() else f"the service has no {needs}"
 
 
 def scenario(name: str, size: Size) -> Findings:

@@ -1,8 +1,9 @@
 """Callers who behave: `turnpoint_client` with its retries, each in a thread of its own."""
 
+import itertools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,7 @@ from turnpoint_client.errors import TurnpointClientError
 from bench.serving.checkpoint import pairs
 from bench.serving.wires import Floats
 from bench.soak.findings import Findings
-from bench.soak.versions import DIM, ROWS, SEED, N, told_truly
+from bench.soak.versions import DIM, ROWS, SEED, N, Truth, told_truly
 
 # Patient enough for a service that is started anew: seconds until Python has imported torch.
 PATIENT = Retries(limit=200, base=0.1, cap=0.5, max_wait=60.0)
@@ -39,6 +40,9 @@ class Outcome:
 class Callers:
     """Ask until the block ends, and compare every answer with what its version must say.
 
+    Negatives with a seed, and the law itself without one, in turn: no cache may answer the first,
+    any may answer the second.
+
     Args:
         url: of the service.
         truth: see `versions.Publisher`.
@@ -50,7 +54,7 @@ class Callers:
     def __init__(
         self,
         url: str,
-        truth: dict[str, Floats],
+        truth: Mapping[str, Truth],
         count: int = 4,
         pause: float = 0.02,
         retries: Retries = PATIENT,
@@ -73,17 +77,17 @@ class Callers:
 
     def _ask(self) -> None:
         with Client(self.url, retries=self.policy) as client:
-            while not self._stop.wait(self.pause):
-                self.outcomes.append(self._one(client))
+            for ask in itertools.cycle((negatives, law)):
+                if self._stop.wait(self.pause):
+                    break
+                self.outcomes.append(self._one(client, ask))
         self.retries += client.stats.retries
 
-    def _one(self, client: Client) -> Outcome:
-        users, positives = pairs(ROWS, DIM)
+    def _one(self, client: Client, ask: Callable[[Client], tuple[str, Floats]]) -> Outcome:
         begin, version = time.monotonic(), ""
         try:
-            answer = client.negatives(users, positives, n=N, seed=SEED)
-            version = answer.version
-            wrong = told_truly(version, np.asarray(answer.negatives), self.truth)
+            version, told = ask(client)
+            wrong = told_truly(version, told, self.truth)
         except TurnpointClientError as error:
             wrong = f"{type(error).__name__}: {error}"
         return Outcome(begin, time.monotonic() - begin, version, wrong)
@@ -94,7 +98,19 @@ class Callers:
         judge(findings, self.outcomes, self.truth)
 
 
-def judge(findings: Findings, outcomes: list[Outcome], truth: Mapping[str, Floats]) -> None:
+def negatives(client: Client) -> tuple[str, Floats]:
+    """The version that answered, and [B, n, d]."""
+    answer = client.negatives(*pairs(ROWS, DIM), n=N, seed=SEED)
+    return answer.version, answer.negatives
+
+
+def law(client: Client) -> tuple[str, Floats]:
+    """The version that answered, and [B, 2 d]."""
+    answer = client.distribution(*pairs(ROWS, DIM))
+    return answer.version, np.concatenate([answer.mean, answer.std], 1)
+
+
+def judge(findings: Findings, outcomes: list[Outcome], truth: Mapping[str, Truth]) -> None:
     """That every call was answered, and rightly."""
     wrong = [one.wrong for one in outcomes if one.wrong]
     seconds = [one.seconds for one in outcomes] or [np.nan]

@@ -55,15 +55,11 @@ class Prober:
         return float(np.median([seconds for _, seconds, _ in self.calls[first:]]))
 
     def recovered(self, normal: float) -> float:
-        """When the first of `CALLS` calls left that were normal again, from now on back.
-
-        Looks at what has been called already, back to the last call that was not; infinite if
-        that does not happen in time.
-        """
+        """When latency became normal, once it is; infinite if that takes too long."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if is_normal(self.calls[-CALLS:], normal):
-                return _since(self.calls, normal)
+                return since(self.calls, normal)
             time.sleep(0.05)
         return float("inf")
 
@@ -74,7 +70,7 @@ def is_normal(calls: list[tuple[float, float, int]], normal: float) -> bool:
     return answered and float(np.median([seconds for _, seconds, _ in calls])) <= NORMAL * normal
 
 
-def _since(calls: list[tuple[float, float, int]], normal: float) -> float:
+def since(calls: list[tuple[float, float, int]], normal: float) -> float:
     """When the first call left of the last unbroken run of normal ones."""
     first = len(calls) - CALLS
     while first > 0 and is_normal(calls[first - 1 : first - 1 + CALLS], normal):

@@ -1,11 +1,13 @@
 """Versions to publish, good ones and corrupt ones, and what each good one answers.
 
-Everybody asks for the same pairs with the same seed, so an answer can be compared with what its
-version must say, computed here by `core` alone: a version that nobody published, or an answer that
-mixes two, is noticed.
+Everybody asks for the same pairs, and with the same seed where one is named, so an answer can be
+compared with what its version must say, computed here by `core` alone: a version that nobody
+published, or an answer that mixes two, is noticed.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from bench.serving.checkpoint import made, pairs
 from bench.serving.wires import Floats
 from core.checkpoint import MANIFEST_FILE, Checkpoint, pack, read_manifest
 from core.registry import LATEST, Registry
-from core.samplers import Query
+from core.samplers import NegativeSampler, Query
 
 DIM, STEPS, ROWS, N, SEED = 64, 20, 32, 2, 7
 MODEL = "soak"
@@ -29,18 +31,30 @@ CORRUPT = {
 }
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What a version answers to `pairs(ROWS, DIM)`.
+
+    Attributes:
+        law: mean and std beside each other, [B, 2 d]; needs no seed, so it may come from a cache.
+        negatives: with `SEED`, [B, n, d].
+    """
+
+    law: Floats
+    negatives: Floats
+
+
 class Publisher:
     """Publishes versions of one model and knows what the good ones answer.
 
     Attributes:
-        truth: version -> the answer to `pairs(ROWS, DIM)` with `SEED`, [B, n, d]; a version is in
-            it before a service can see it.
+        truth: by version; one is in it before a service can see it.
     """
 
     def __init__(self, folder: Path, denoiser: str = "moment") -> None:
         self.registry = Registry(folder)
         self.denoiser = denoiser
-        self.truth: dict[str, Floats] = {}
+        self.truth: dict[str, Truth] = {}
         self._count = 0
 
     def good(self) -> str:
@@ -83,21 +97,23 @@ def _damaged(checkpoint: Checkpoint, how: str) -> Checkpoint:
     return dataclasses.replace(checkpoint, weights=bytes(weights))
 
 
-def _answer(sampler: torch.nn.Module) -> Floats:
+def _answer(sampler: NegativeSampler) -> Truth:
     users, positives = torch.from_numpy(pairs(ROWS, DIM))
     generator = torch.Generator().manual_seed(SEED)
     with torch.inference_mode():
         law = sampler.law(Query(users, positives, sampler.transition), generator)
-        return law.draw(N, generator).numpy()
+        drawn = law.draw(N, generator)
+    return Truth(torch.cat([law.mean, law.std], 1).numpy(), drawn.numpy())
 
 
-def told_truly(version: str, negatives: Floats, truth: dict[str, Floats]) -> str:
-    """What is wrong with an answer; empty if nothing is."""
+def told_truly(version: str, told: Floats, truth: Mapping[str, Truth]) -> str:
+    """What is wrong with an answer, a law or negatives; empty if nothing is."""
     if version not in truth:
         return f"version {version!r} was never published"
-    if negatives.shape != truth[version].shape:
-        return f"the answer has shape {negatives.shape}"
+    right = truth[version].law if told.ndim == 2 else truth[version].negatives
+    if told.shape != right.shape:
+        return f"the answer has shape {told.shape}"
     # Sums may come in another order there; versions differ by far more.
-    if not np.allclose(negatives, truth[version], rtol=1e-4, atol=1e-6):
+    if not np.allclose(told, right, rtol=1e-4, atol=1e-6):
         return f"the answer is not what version {version!r} says"
     return ""

@@ -9,6 +9,7 @@ from bench.soak import callers, overload, strangers
 from bench.soak.callers import Outcome
 from bench.soak.findings import Findings, Size
 from bench.soak.open_loop import Shot
+from bench.soak.prober import is_normal, since
 from bench.soak.refusals import judge
 from bench.soak.versions import CORRUPT, MODEL, Publisher, told_truly
 from bench.soak.watch import growth
@@ -49,7 +50,7 @@ def test_one_bad_answer_in_an_overload_is_found(shot, what):
 
 def test_an_overload_without_answers_or_without_recovery_is_found():
     assert "some are answered" in failed_by([BUSY])
-    assert failed_by([GOOD], recovered=6) == ["latency is normal 5 s afterwards"]
+    assert failed_by([GOOD], recovered=6) == ["latency is normal 5 s after the last request left"]
     assert failed_by([]) != []
 
 
@@ -74,8 +75,11 @@ def test_a_lost_request_is_found(publisher):
 
 
 def test_an_answer_of_another_version_is_found(publisher):
-    (one, first), (other, second) = publisher.truth.items()
-    assert told_truly(one, first, publisher.truth) == ""
+    one, other = publisher.truth
+    law = publisher.truth[one].law
+    first, second = (truth.negatives for truth in publisher.truth.values())
+    assert told_truly(one, first, publisher.truth) == told_truly(one, law, publisher.truth) == ""
+    assert "not what version" in told_truly(other, law, publisher.truth)
     assert "not what version" in told_truly(one, second, publisher.truth)
     mixed = np.concatenate([first[:1], second[1:]])
     assert "not what version" in told_truly(one, mixed, publisher.truth)
@@ -107,6 +111,18 @@ def test_growth_is_told_from_noise_and_from_warming_up():
     assert leak.percent > 5
     assert leak.slope == pytest.approx(30, rel=0.05)
     assert leak.peak > 325
+
+
+def test_recovery_is_when_the_first_call_left_that_was_normal():
+    def calls(*seconds: float, status: int = 200) -> list[tuple[float, float, int]]:
+        return [(float(at), took, status) for at, took in enumerate(seconds)]
+
+    slow_then_quick = calls(2, 2, 2, 2, 2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+    assert is_normal(slow_then_quick[-5:], normal=0.1)
+    assert not is_normal(slow_then_quick[:5], normal=0.1)
+    assert not is_normal(calls(*5 * [0.001], status=429), normal=0.1)
+    # Three of five suffice for a median.
+    assert since(slow_then_quick, normal=0.1) == 3
 
 
 def test_a_new_series_is_found():

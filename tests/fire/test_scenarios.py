@@ -4,13 +4,13 @@ import pytest
 from turnpoint_client import Retries
 
 from bench.soak import restart
-from bench.soak.__main__ import SCENARIOS, scenario
+from bench.soak.__main__ import SCENARIOS, scenario, why_not
 from bench.soak.findings import Findings, Size
 from service.settings import fields
 
 # Seconds of each; above some ten in all, with starting and stopping, it is slow.
 QUICK = {"chaos": 4, "swaps": 3, "strangers": 4, "malformed": 1}
-SLOW = {"restart": 12, "overload": 10, "memory": 3, "livez": 5}
+SLOW = {"restart": 12, "overload": 10, "memory": 3, "keys": 6, "livez": 5}
 
 
 def held(findings: Findings) -> None:
@@ -31,6 +31,8 @@ def test_quick(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_slow(name):
+    if why := why_not(name):
+        pytest.skip(why)
     held(scenario(name, Size(SLOW[name])))
 
 
