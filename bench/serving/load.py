@@ -107,7 +107,7 @@ class Connection:
         told = bytes(self.buffer[:head])
         start, size = head + len(END), _length(told)
         if start + size > len(self.buffer):
-            self.buffer += bytes(start + size - len(self.buffer))
+            self.buffer = self.buffer[:end] + bytes(start + size - end)  # views of the old one stay
         while end < start + size:
             end = self._read(end)
         return Answer(told, memoryview(self.buffer)[start : start + size])

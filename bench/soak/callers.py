@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -63,17 +64,18 @@ class Callers:
         self.outcomes: list[Outcome] = []
         self.retries = 0
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+        self._pool = ThreadPoolExecutor(count)
+        self._count = count
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._asking = [self._pool.submit(self._ask) for _ in range(self._count)]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        with self._pool:
+            for one in self._asking:
+                one.result()
 
     def _ask(self) -> None:
         with Client(self.url, retries=self.policy) as client:

@@ -4,10 +4,10 @@ import itertools
 import socket
 import struct
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,15 +38,17 @@ def run(size: Size) -> Findings:
         if redis is not None:
             settings |= {"REDIS__URL": redis.url, "CACHE__MODE": "on"}
         running = stack.enter_context(served(Path(folder), **settings))
-        trouble = [threading.Thread(target=hang_up, args=(running.port, size))]
-        if redis is not None:
-            trouble.append(threading.Thread(target=restart_redis, args=(redis, size.seconds)))
-        with Watch(running) as watch, Callers(running.url, publisher.truth) as callers:
-            for thread in trouble:
-                thread.start()
+        with (
+            Watch(running) as watch,
+            Callers(running.url, publisher.truth) as callers,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            trouble = [pool.submit(hang_up, running.port, size)]
+            if redis is not None:
+                trouble.append(pool.submit(restart_redis, redis, size.seconds))
             expected, unseen = publish(publisher, running, size.seconds)
-            for thread in trouble:
-                thread.join()
+            for one in trouble:
+                one.result()
         callers.report(findings)
         watch.report(findings, warm_up=0.25)
         report(findings, running, size, expected, unseen)

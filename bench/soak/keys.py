@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -70,13 +71,13 @@ def asking(port: int, who: str, rows: int, pause: float) -> Iterator[Calls]:
                 if answer.status == 429:
                     stop.wait(0.01)  # who is refused at once would be nothing but noise
 
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield calls
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(loop)
+        try:
+            yield calls
+        finally:
+            stop.set()
+        asked.result()
 
 
 def judge_share(findings: Findings, greedy: Calls, modest: Calls, _: float) -> None:
