@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving clean
+.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -70,6 +70,15 @@ bench-serving: setup  ## the same with the peers installed, then the sweep; a qu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt
 	$(BIN)/python -m bench.serving --out .turnpoint/bench
 	$(BIN)/python -m bench.serving.sweep --requests 10000 --out .turnpoint/bench
+
+# SCENARIOS: all of them, or names; SECONDS: of load each, counts in proportion and full at 60;
+# REDIS: any value gives `chaos` a real Redis, which it kills.
+SCENARIOS ?= all
+SECONDS ?= 60
+REDIS ?=
+
+soak: setup  ## what must hold under fire (docs/soak.md), SECONDS of load each; half an hour at 60
+	$(BIN)/python -m bench.soak $(SCENARIOS) --seconds $(SECONDS) $(if $(REDIS),--redis) --out .turnpoint/soak
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

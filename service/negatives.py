@@ -76,17 +76,20 @@ async def answer(service: Service, request: Request) -> Response:
     arrays: codecs.Arrays = {}
     fields: dict[str, object] = {}
     if media == JSON:
-        parse = partial(codecs.from_json, body, limits.max_json_rows)
-        arrays, fields = await loop.run_in_executor(service.codec, parse)
+        arrays, fields = await loop.run_in_executor(
+            service.codec, codecs.from_json, body, limits.max_json_rows
+        )
     elif media == SAFETENSORS:
         arrays = codecs.from_safetensors(body)
     asked = params.combine(query, params.from_json(fields), limits.max_n)
     model = await service.models.resolve(asked.model, asked.version)
     if media == OCTET_STREAM:
         arrays = codecs.from_octet_stream(body, model.sampler.dim)
+    body_size = len(body)
+    del body  # what the arrays are views of stays; JSON's text goes
 
     # Into the queue, through the model thread, unless the caller hangs up meanwhile.
-    job = _job(service, asked, model, arrays, len(body), out, caller, deadline)
+    job = _job(service, asked, model, arrays, body_size, out, caller, deadline)
     request.state.rows = job.inputs.rows
     await service.rate.take(request.state.caller.name, job.inputs.rows)
     accepted = time.monotonic()

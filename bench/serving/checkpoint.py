@@ -17,17 +17,22 @@ SCALE = 0.1
 
 
 def publish(registry: Path, denoiser: str, dim: int = 64, num_steps: int = 50) -> str:
-    """Publish a model whose denoiser is random, since an untrained one is trivial; its name."""
-    torch.manual_seed(0)
+    """Publish such a sampler; the model's name."""
+    model = f"{denoiser}-d{dim}-t{num_steps}"
+    Registry(registry).publish(model, pack(made(denoiser, dim, num_steps)))
+    return model
+
+
+def made(denoiser: str, dim: int, num_steps: int, seed: int = 0) -> ADAR:
+    """A sampler whose denoiser is random, since an untrained one is trivial."""
+    torch.manual_seed(seed)
     sampler = ADAR(ADARConfig(dim=dim, num_steps=num_steps, denoiser=denoiser)).eval()
     with torch.no_grad():
         for parameter in sampler.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         sampler.user_rms.fill_(SCALE)
         sampler.item_rms.fill_(SCALE)
-    model = f"{denoiser}-d{dim}-t{num_steps}"
-    Registry(registry).publish(model, pack(sampler))
-    return model
+    return sampler
 
 
 def pairs(rows: int, dim: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -37,12 +37,38 @@ class Request:
         assert contender.wire is not None
         body = contender.wire.encode(pairs(case.rows, case.dim) if given is None else given, case.n)
         kind = contender.wire.media_type
-        return cls(_head("POST", contender.path, kind, len(body)), body)
+        return cls.post(contender.path, body, {"Content-Type": kind, "Accept": kind})
+
+    @classmethod
+    def post(cls, path: str, body: bytes, headers: Mapping[str, str]) -> "Request":
+        """A POST."""
+        return cls(_head("POST", path, {**headers, "Content-Length": str(len(body))}), body)
 
     @classmethod
     def get(cls, path: str) -> "Request":
         """A GET."""
-        return cls(_head("GET", path, "", 0))
+        return cls(_head("GET", path, {}))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer's bytes; the body is a view of the connection's buffer."""
+
+    head: bytes
+    body: memoryview
+
+    @property
+    def status(self) -> int:
+        """200, 429, ..."""
+        return int(self.head.split(b" ", 2)[1])
+
+    def header(self, name: str) -> str | None:
+        """The value of a header."""
+        for line in self.head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            if key.lower() == name.lower().encode():
+                return value.strip().decode("latin-1")
+        return None
 
 
 class Connection:
@@ -60,21 +86,31 @@ class Connection:
             RuntimeError: it is not 200.
             ConnectionError: the server hung up.
         """
+        answer = self.exchange(request)
+        if answer.status != 200:
+            raise RuntimeError((answer.head + END + answer.body[:500]).decode())
+        return answer.body
+
+    def exchange(self, request: Request) -> Answer:
+        """The answer, whatever its status; its body is valid until the next call.
+
+        Raises:
+            RuntimeError: it has no Content-Length.
+            ConnectionError: the server hung up.
+        """
         sent = self.socket.sendmsg([request.head, request.body])
         if (left := len(request.head) + len(request.body) - sent) > 0:
             self.socket.sendall(memoryview(request.body)[-left:])
         end = self._read(0)
         while (head := self.buffer.find(END, 0, end)) < 0:
             end = self._read(end)
-        start, size = head + len(END), _length(bytes(self.buffer[:head]))
+        told = bytes(self.buffer[:head])
+        start, size = head + len(END), _length(told)
         if start + size > len(self.buffer):
-            self.buffer += bytes(start + size - len(self.buffer))
+            self.buffer = self.buffer[:end] + bytes(start + size - end)  # views of the old one stay
         while end < start + size:
             end = self._read(end)
-        answer = memoryview(self.buffer)[start : start + size]
-        if not self.buffer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(bytes(self.buffer[: start + min(size, 500)]).decode())
-        return answer
+        return Answer(told, memoryview(self.buffer)[start : start + size])
 
     def _read(self, end: int) -> int:
         """More bytes from there on; where they end."""
@@ -161,11 +197,9 @@ def polled(port: int, path: str, seconds: float, pause: float = 0.002) -> dict[s
     return {name: float(value) for name, value in found.items()}
 
 
-def _head(method: str, path: str, media_type: str, length: int) -> bytes:
+def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
-    if length:
-        lines += [f"Content-Type: {media_type}", f"Accept: {media_type}"]
-        lines += [f"Content-Length: {length}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + END
 
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds until it must answer
@@ -34,6 +35,17 @@ class Running:
 
     process: subprocess.Popen[str]
     port: int
+    told: IO[str]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        """What it has told so far; its own place in the file is left alone."""
+        handle = self.told.fileno()
+        return os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace")
 
     def cpu_seconds(self) -> float:
         """Of all of them so far."""
@@ -67,8 +79,28 @@ def memory_of(pid: int | str, field: str) -> float:
     return 0.0
 
 
+def bare_torch() -> float:
+    """MiB of a process that imports torch and does nothing with it."""
+    program = "import torch; print(next(s for s in open('/proc/self/status') if 'VmHWM' in s))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return int(done.stdout.split()[1]) / 1024
+
+
 @contextlib.contextmanager
-def started(arguments: Sequence[object], port: int = 0) -> Iterator[Running]:
+def served(registry: Path, port: int = 0, **settings: object) -> Iterator[Running]:
+    """`turnpoint serve` on a registry, listening; `SERVER__MAX_ROWS=64` is a setting."""
+    port = port or free_port()
+    named = {f"TURNPOINT_{name}": str(value) for name, value in settings.items()}
+    command = ("cli.main", "serve", "--registry", registry, "--port", port)
+    with started(command, port, named) as running:
+        wait_for(running)
+        yield running
+
+
+@contextlib.contextmanager
+def started(
+    arguments: Sequence[object], port: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """`python -m <arguments>` in a process group of its own, ended with the block."""
     with tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(
@@ -78,15 +110,14 @@ def started(arguments: Sequence[object], port: int = 0) -> Iterator[Running]:
             stderr=told,
             text=True,
             cwd=ROOT,  # where our packages are
-            env={**os.environ, **SPIN, **UNCACHED},
+            env={**os.environ, **SPIN, **UNCACHED, **(environment or {})},
             start_new_session=True,
         )
-        running = Running(process, port)
+        running = Running(process, port, told)
         try:
             yield running
         except BaseException:
-            told.seek(0)
-            print(told.read()[-4000:], file=sys.stderr)
+            print(running.log()[-4000:], file=sys.stderr)
             raise
         finally:
             _stop(process)
@@ -103,13 +134,19 @@ def wait_for(running: Running) -> None:
     while time.monotonic() < end:
         if running.process.poll() is not None:
             raise RuntimeError(f"it ended with code {running.process.returncode} before it served")
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", running.port), timeout=1),
-        ):
+        if listens(running.port):
             return
         time.sleep(0.1)
     raise TimeoutError(f"nothing listens on port {running.port} after {PATIENCE} s")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback interface."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

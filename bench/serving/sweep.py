@@ -10,8 +10,6 @@ thread is saturated, and memory over many requests beside that of a process that
 import argparse
 import dataclasses
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +23,7 @@ from bench.serving import report
 from bench.serving.checkpoint import publish
 from bench.serving.contenders import TURNPOINT, Case, Contender, everybody
 from bench.serving.load import Request, asking, connected, measured, polled
-from bench.serving.processes import Running, free_port, started, wait_for
+from bench.serving.processes import Running, bare_torch, served
 from cli.bench import drive
 
 FORMATS = ("octet-stream", "safetensors", "json")
@@ -82,16 +80,12 @@ def main() -> None:
         registry, every = Path(folder), points(args.denoisers)
         models = {model: publish(registry, *model) for model in {one.model for one in every}}
         cases = {one: Case(registry, models[one.model], one.rows, one.n, one.dim) for one in every}
-        serve = ("cli.main", "serve", "--registry", registry, "--port")
-        port = free_port()
-        with started((*serve, port), port) as running:
-            wait_for(running)
+        with served(registry) as running:
             rounds = swept(running, cases, args.seconds, args.rounds)
         livez, memory = {}, {}
         for denoiser in args.denoisers:
-            case, port = cases[Point(denoiser)], free_port()
-            with started((*serve, port), port) as running:
-                wait_for(running)
+            case = cases[Point(denoiser)]
+            with served(registry) as running:
                 memory[denoiser] = kept(running, case, args.requests)
                 livez[denoiser] = alive(running, case, 2 * args.seconds * args.rounds)
     results = {
@@ -174,9 +168,7 @@ def kept(running: Running, case: Case, requests: int) -> dict[str, float]:
                 found["after 10 %"] = running.memory("VmRSS")
     found["end"] = running.memory("VmRSS")
     found["peak"] = running.memory("VmHWM")
-    bare = "import torch; print(next(s for s in open('/proc/self/status') if 'VmHWM' in s))"
-    told = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=True)
-    found["bare import torch"] = int(told.stdout.split()[1]) / 1024
+    found["bare import torch"] = bare_torch()
     found["growth after 10 %, %"] = 100 * (found["end"] / found["after 10 %"] - 1)
     found["peak above bare"] = found["peak"] - found["bare import torch"]
     return {"requests": requests, **found}

@@ -1,10 +1,5 @@
 import itertools
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -93,35 +88,3 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         store.create("demo/v1", {"a": b"1"})
     assert store.folders("demo") == []
     assert list((tmp_path / "demo").iterdir()) == []
-
-
-PUBLISH_FOREVER = """
-import sys
-from core.checkpoint import pack
-from core.registry import Registry
-from core.samplers import ADAR, ADARConfig
-registry = Registry(sys.argv[1])
-sampler = ADAR(ADARConfig(dim=8, hidden=8, num_steps=5)).eval()
-while True:
-    registry.publish("demo", pack(sampler))
-    print(".", flush=True)
-"""
-
-
-def test_killed_while_publishing_the_registry_is_whole(tmp_path):
-    """`kill -9` at five moments: whatever is listed loads, and LATEST names one of them."""
-    registry = Registry(tmp_path)
-    for moment in range(5):
-        with subprocess.Popen(
-            [sys.executable, "-c", PUBLISH_FOREVER, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.read(2)
-            time.sleep(0.007 * moment)
-            process.send_signal(signal.SIGKILL)
-        versions = registry.versions("demo")
-        assert registry.live("demo") in versions
-        for version in versions:
-            unpack(registry.read("demo", version))
