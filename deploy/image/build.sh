@@ -3,7 +3,7 @@
 #
 #   deploy/image/build.sh [TARGET...]              default: service trainer
 #
-# BASE_IMAGE   the base; unset: a Debian bookworm made by debootstrap, once
+# BASE_IMAGE   the base, e.g. python:3.11.14-slim-bookworm; unset: a Debian bookworm made by debootstrap
 # PYTHON       whose pip fetches the wheels, with its own configuration; default: python3
 # WORK         where all of it is kept; default: .turnpoint/image
 #
@@ -46,7 +46,8 @@ if [ -z "${BASE_IMAGE:-}" ]; then
     BASE_IMAGE=$MADE_BASE
 fi
 fetch_wheels
-for target in "${@:-service trainer}"; do
+[ $# -gt 0 ] || set -- service trainer
+for target in "$@"; do
     echo "build: $target" >&2
     buildah build --isolation chroot --layers --format docker --target "$target" \
         --build-arg "BASE_IMAGE=$BASE_IMAGE" --secret "id=pip,src=$WORK/pip.conf" \
