@@ -36,6 +36,8 @@ make_base() {
 fetch_wheels() {
     mkdir -p "$WORK/wheels"
     for target in service trainer; do "$PYTHON" deploy/image/needs.py "$target"; done >"$WORK/needs.txt"
+    # What only an older patch release than the caller's may need.
+    sed -n 's/ *;.*//p' constraints.txt >>"$WORK/needs.txt"
     "$PYTHON" -m pip download --quiet --quiet --disable-pip-version-check --only-binary=:all: \
         --python-version 3.11 -c constraints.txt -d "$WORK/wheels" "$TORCH" hatchling -r "$WORK/needs.txt"
     printf '[global]\nno-index = true\nfind-links = /wheels\n' >"$WORK/pip.conf"

@@ -36,7 +36,8 @@ def _installed(image: Image) -> set[str]:
 
 def _locked() -> set[str]:
     lines = CONSTRAINTS.read_text().splitlines()
-    return {_canonical(line) for line in lines if line and not line.startswith("#")}
+    pins = (line.partition(";")[0].strip() for line in lines if not line.startswith("#"))
+    return {_canonical(pin) for pin in pins if pin}
 
 
 def _canonical(requirement: str) -> str:
