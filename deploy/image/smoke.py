@@ -12,6 +12,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -145,11 +146,12 @@ def privileges(container: Container) -> None:
     check(seen == wanted and uid == str(UID) and inside == "1", f"process {inside}, uid {uid}, no capabilities")
 
 
-def await_(condition, what: str, seconds: float = 120) -> None:
+def await_(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Until it holds."""
     end = time.monotonic() + seconds
     while not condition():
-        check(time.monotonic() < end, f"{what}, within {seconds:.0f} s")
+        if time.monotonic() > end:
+            check(False, f"{what}, within {seconds:.0f} s")
         time.sleep(0.01)
     say(what)
 
