@@ -42,8 +42,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
-    metrics.watch_models(service.models.served)
+    metrics.watch_models(service.models)
     metrics.queue_rows.set_function(lambda: service.engine.rows)
+    metrics.queue_fill_ratio.set_function(lambda: service.engine.fill)
+    metrics.ready.set_function(service.is_ready)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
