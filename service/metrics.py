@@ -94,8 +94,8 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"turnpoint_{name}", what, labels, registry=self.registry)
 
-        def gauge(name: str, what: str) -> Gauge:
-            return Gauge(f"turnpoint_{name}", what, registry=self.registry)
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"turnpoint_{name}", what, labels, registry=self.registry)
 
         self.requests = counter("requests_total", "Requests answered", "route", "code")
         self.request_seconds = histogram(
@@ -116,12 +116,24 @@ class Metrics:
             "queue_fill_ratio", "The fuller of the queue's rows and bytes, over its bound"
         )
         self.ready = gauge("ready", "1 where /readyz says so")
+        self.cache_requests = counter("cache_requests_total", "Rows asked of the cache", "result")
+        self.cache_writes = counter("cache_writes_total", "Rows written to Redis", "result")
+        self.cache_seconds = histogram(
+            "cache_seconds", "Looking up and remembering, of one batch", SECONDS
+        )
+        self.cache_enabled = gauge("cache_enabled", "Whether the cache is used", "model")
+        self.redis_up = gauge("redis_up", "Whether Redis is asked; NaN without one")
         self.transition_step = TransitionSteps()
         self.score_gap = ScoreGaps()
         for collector in (self.transition_step, self.score_gap):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)  # CPU seconds, memory, open files
-        self.rejected.labels(OverloadedError.code)  # alerts want it to be 0, not absent
+        # Alerts want these to be 0, not absent.
+        self.rejected.labels(OverloadedError.code)
+        for result in ("hit", "miss", "bypassed", "error", "garbage"):
+            self.cache_requests.labels(result)
+        for result in ("stored", "dropped", "failed"):
+            self.cache_writes.labels(result)
 
     def watch_models(self, models: Watched) -> None:
         """Have the metrics of models show what is live at the time of a scrape."""

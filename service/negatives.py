@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from core.errors import MalformedError, NotReadyError, TooLargeError
 from service import codecs, params
+from service.cache import Laws
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
 from service.compute import Job
 from service.engine import Engine, Result
@@ -31,6 +32,7 @@ class Service:
     """What a running application consists of.
 
     Attributes:
+        laws: the cache of laws.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -38,6 +40,7 @@ class Service:
     models: Models
     engine: Engine
     metrics: Metrics
+    laws: Laws
     codec: ThreadPoolExecutor
 
     def check_ready(self) -> None:
@@ -151,6 +154,7 @@ def _job(
         observe=partial(
             service.metrics.transition_step.observe, model.name, num_steps=sampler.num_steps
         ),
+        law=service.laws.of(model, seeded=asked.seed is not None),
     )
 
 

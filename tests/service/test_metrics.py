@@ -31,6 +31,11 @@ PROMISED = {
     "model_info": {"model", "version", "method"},
     "model_age_seconds": {"model"},
     "swaps_total": {"model", "result"},
+    "cache_requests_total": {"result"},
+    "cache_writes_total": {"result"},
+    "cache_seconds": set(),
+    "cache_enabled": {"model"},
+    "redis_up": set(),
 }
 
 
