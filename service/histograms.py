@@ -1,4 +1,4 @@
-"""Histograms by model that are fed with whole batches: a pass over the rows, not a call for each."""
+"""Histograms by model that are fed with whole batches, not with a call for each row."""
 
 import threading
 import time
