@@ -202,7 +202,8 @@ def print_config(settings: Settings) -> str:
 
 def masked(address: str) -> str:
     """An address without its `user:password@`, and without passwords in its query."""
-    plain = re.sub(r"://[^/@\s]*@", "://***@", address)
+    # Up to the last @: a password that should have been percent-encoded is a password all the same.
+    plain = re.sub(r"://\S*@", "://***@", address)
     return re.sub(r"([?&]\w*password=)[^&\s]*", r"\1***", plain)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from core.chain import Law
 from core.samplers import NegativeSampler, Query
-from service.cache.keys import row_keys
+from service.cache.keys import Words, depends_on
 from service.cache.ledger import Ledger
 from service.cache.records import pack, record_type, unpack
 from service.metrics import Metrics
@@ -45,6 +45,10 @@ class Store(Protocol):
 
     def close(self) -> None:
         """End."""
+        ...
+
+    def keys(self, words: Words) -> list[bytes]:
+        """The key of each row of (B, w)."""
         ...
 
     def get(self, keys: Sequence[bytes], size: int) -> list[bytes | None] | None:
@@ -74,7 +78,7 @@ class Laws:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.store, self.mode = store, mode
-        self._metrics, self._clock = metrics, clock
+        self.metrics, self._clock = metrics, clock
         self._ledgers: dict[str, dict[tuple[str, int], Ledger]] = {}
         metrics.redis_up.set_function(lambda: store.up)
 
@@ -115,11 +119,11 @@ class Laws:
         sampler, rows, began = model.sampler, len(query.users), self._clock()
         found = None
         if self.store.up:
-            keys = row_keys(model.manifest.sha256, query, t_star)
+            keys = self.store.keys(depends_on(model.manifest.sha256, query, t_star))
             found = self.store.get(keys, record_type(sampler.dim).itemsize)
         if found is None:
             self._count(error=rows)
-            self._metrics.cache_seconds.observe(self._clock() - began)
+            self.metrics.cache_seconds.observe(self._clock() - began)
             return sampler.law_at(query, t_star)
         missing = [row for row, record in enumerate(found) if record is None]
         self._count(hit=rows - len(missing), miss=len(missing))
@@ -134,7 +138,7 @@ class Laws:
                 found[row] = record
         if len(missing) < rows:
             law = unpack([record for record in found if record], sampler.dim, sampler.device)
-        self._metrics.cache_seconds.observe(self._clock() - began - computing)
+        self.metrics.cache_seconds.observe(self._clock() - began - computing)
         return law
 
     def _ledger(self, model: str, kind: str, rows: int) -> Ledger:
@@ -157,12 +161,12 @@ class Laws:
     def _show(self, model: str) -> None:
         """`cache_enabled`: whether it is on for any kind of batch."""
         on = any(ledger.on for ledger in self._ledgers[model].values())
-        self._metrics.cache_enabled.labels(model).set(on)
+        self.metrics.cache_enabled.labels(model).set(on)
 
     def _count(self, **rows: int) -> None:
         for result, count in rows.items():
             if count:
-                self._metrics.cache_requests.labels(result).inc(count)
+                self.metrics.cache_requests.labels(result).inc(count)
 
 
 def _only(rows: Sequence[int], query: Query, t_star: Tensor | None) -> tuple[Query, Tensor | None]:

@@ -4,7 +4,7 @@ Batches of about the same size are compared with each other. Some are computed w
 that it is known what that costs; each of the others earns what it took less, or loses what it took
 more. An empty account switches the cache off. Time pays `SHARE` of itself in, so that the account
 fills again, and the cache is tried again. So it loses at most `ALLOWANCE` seconds and `SHARE` of
-the time, as long as batches of a kind cost alike.
+the time, as far as a median tells what computing costs.
 
 What a hit saves depends on the denoiser, the rule, t* (a chain that ends at once costs nothing), on
 how often users come back, and on Redis's distance. None of it is modelled: all of it is measured.

@@ -22,6 +22,7 @@ from redis.retry import Retry
 from core.errors import ConfigError
 from service.cache.background import Background
 from service.cache.breaker import Breaker
+from service.cache.keys import public_keys
 from service.metrics import Metrics
 from service.settings import RedisSettings, masked
 
@@ -58,6 +59,8 @@ class RedisStore:
         self._writer = _client(settings, max(self._timeout, WRITE_SECONDS))
         self._reading = Background("turnpoint-redis-read", 1, self._probe, settings.probe_seconds)
         self._writing = Background("turnpoint-redis-write", WRITES_WAITING)
+
+    keys = staticmethod(public_keys)
 
     @property
     def up(self) -> float:
@@ -172,11 +175,11 @@ def _client(settings: RedisSettings, timeout: float) -> redis.Redis:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-    except (ValueError, TypeError, redis.RedisError) as error:
-        raise ConfigError(
-            f"TURNPOINT_REDIS__URL = {masked(settings.url or '')} is no address of a Redis "
-            f"({error}): write redis://user:password@host:port/0, rediss:// for TLS"
-        ) from error
+    except (ValueError, TypeError, redis.RedisError):
+        raise ConfigError(  # the parser's own message may quote a part of the password
+            f"TURNPOINT_REDIS__URL = {masked(settings.url or '')} is no address of a Redis: write "
+            "redis://user:password@host:port/0, with / and @ in a password as %2F and %40"
+        ) from None
 
 
 def _head(key: bytes, record: bytes) -> bytes:
