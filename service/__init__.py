@@ -6,5 +6,5 @@ server      serve: uvicorn, signals, logs       codecs     the three formats <->
 routes      what answers where                  params     the scalars of a request
 negatives   the story of one request            engine     bounded queue and model thread
 openapi     the document of the API             registry   watch, verify, warm up, swap
-metrics     what Prometheus sees
+metrics     what Prometheus sees               cache      laws that were computed before
 """

@@ -1,5 +1,6 @@
 """The application: wiring and lifespan."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from starlette.middleware import Middleware
 
 from core.registry import Registry
 from service import openapi, problems
+from service.cache import make_laws
 from service.compute import usable_device
 from service.engine import Engine
 from service.limits import BodyLimit, RequestId
@@ -40,13 +42,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             threads=settings.server.torch_threads,
         ),
         metrics=metrics,
+        laws=make_laws(settings, metrics),
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
-    metrics.watch_models(service.models.served)
+    metrics.watch_models(service.models)
     metrics.queue_rows.set_function(lambda: service.engine.rows)
+    metrics.queue_fill_ratio.set_function(lambda: service.engine.fill)
+    metrics.ready.set_function(service.is_ready)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.laws.store.start()
         service.engine.start()
         await service.models.start()
         try:
@@ -54,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             await service.engine.close(settings.server.drain_seconds)
             await service.models.close()
+            await asyncio.to_thread(service.laws.store.close)
             service.codec.shutdown()
 
     app = FastAPI(

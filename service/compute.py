@@ -9,6 +9,7 @@ from torch import Tensor
 from core.errors import ConfigError, NonFiniteError, OutOfRangeError
 from core.samplers import NegativeSampler, Query
 from core.transition import Transition
+from service.cache.laws import LawSource
 from service.codecs import Inputs
 from service.params import Params
 
@@ -27,6 +28,7 @@ class Job:
         size: bytes held until it is answered, of body and answer.
         deadline: on `time.monotonic`'s clock; past it the job is dropped.
         observe: called in the model thread with t*, (B,).
+        law: answers for the law, e.g. from a cache; default: the sampler.
     """
 
     sampler: NegativeSampler
@@ -38,6 +40,7 @@ class Job:
     size: int
     deadline: float | None = None
     observe: Callable[[Tensor], None] | None = None
+    law: LawSource | None = None
 
 
 @torch.inference_mode()
@@ -78,7 +81,7 @@ def sample(job: Job, query: Query) -> dict[str, Tensor]:
         NonFiniteError: inputs so large that the law overflows float32.
     """
     generator = torch.Generator(job.sampler.device).manual_seed(job.seed)
-    law = job.sampler.law(query, generator)
+    law = (job.law or job.sampler.law)(query, generator)
     settled = (law.mean + law.std).sum(-1).isfinite()
     if not settled.all():
         raise NonFiniteError(

@@ -80,6 +80,11 @@ class Engine:
         return self._thread.is_alive() and not self._dying
 
     @property
+    def fill(self) -> float:
+        """The fuller of rows and bytes, as a share of its bound."""
+        return max(self.rows / self.max_rows, self.bytes / self.max_bytes)
+
+    @property
     def drain_seconds(self) -> float:
         """How long what is accepted will take, by the measured rate; 1 before any measure."""
         return self.rows * self._seconds_per_row if self._seconds_per_row else 1.0

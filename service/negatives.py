@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from core.errors import MalformedError, TooLargeError
+from core.errors import MalformedError, NotReadyError, TooLargeError
 from service import codecs, params
+from service.cache import Laws
 from service.codecs import JSON, OCTET_STREAM, SAFETENSORS, Inputs
 from service.compute import Job
 from service.engine import Engine, Result
@@ -30,6 +32,7 @@ class Service:
     """What a running application consists of.
 
     Attributes:
+        laws: the cache of laws.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -37,7 +40,27 @@ class Service:
     models: Models
     engine: Engine
     metrics: Metrics
+    laws: Laws
     codec: ThreadPoolExecutor
+
+    def check_ready(self) -> None:
+        """What `GET /readyz` says.
+
+        Raises:
+            NotReadyError: nothing is live yet, or nothing can be computed any more.
+        """
+        self.engine.check_alive()
+        reason = self.models.why_not_ready()
+        if reason is not None:
+            raise NotReadyError(reason, retry_after=self.settings.registry.poll_seconds)
+
+    def is_ready(self) -> bool:
+        """The same as a number for Prometheus."""
+        try:
+            self.check_ready()
+        except NotReadyError:
+            return False
+        return True
 
 
 async def answer(service: Service, request: Request) -> Response:
@@ -80,21 +103,22 @@ async def answer(service: Service, request: Request) -> Response:
     accepted = time.monotonic()
     result = await _unless_hung_up(request, service.engine.submit(job))
     sampled = time.monotonic()
-    _count(service.metrics, model, job, result)
 
-    # The answer.
+    # The answer, and what Prometheus is told.
     told = {"model": model.name, "version": model.version, "seed": job.seed}
     encode = partial(codecs.encode, out, result.tensors, told)
     response = await loop.run_in_executor(service.codec, encode) if out == JSON else encode()
     response.headers["X-Model"] = model.name
     response.headers["X-Model-Version"] = model.version
     response.headers["X-Seed"] = str(job.seed)
-    response.headers["Server-Timing"] = _server_timing(
-        decode=accepted - received,
-        queue=result.queue_seconds,
-        sample=result.sample_seconds,
-        encode=time.monotonic() - sampled,
-    )
+    timing = {
+        "decode": accepted - received,
+        "queue": result.queue_seconds,
+        "sample": result.sample_seconds,
+        "encode": time.monotonic() - sampled,
+    }
+    response.headers["Server-Timing"] = _server_timing(timing)
+    _count(service.metrics, model, job, result, timing)
     return response
 
 
@@ -130,6 +154,7 @@ def _job(
         observe=partial(
             service.metrics.transition_step.observe, model.name, num_steps=sampler.num_steps
         ),
+        law=service.laws.of(model, seeded=asked.seed is not None),
     )
 
 
@@ -182,14 +207,18 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> None:
-    metrics.queue_seconds.observe(result.queue_seconds)
-    metrics.sample_seconds.observe(result.sample_seconds)
+def _count(
+    metrics: Metrics, model: LoadedModel, job: Job, result: Result, timing: Mapping[str, float]
+) -> None:
+    for stage, seconds in timing.items():
+        metrics.stage_seconds[stage].observe(seconds)
     metrics.batch_rows.observe(job.inputs.rows)
+    inputs = job.inputs
+    metrics.score_gap.observe(model.name, inputs.users, inputs.positives, result.tensors)
     if "negatives" in result.tensors:
         metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
 
 
-def _server_timing(**seconds: float) -> str:
+def _server_timing(seconds: Mapping[str, float]) -> str:
     """Milliseconds by stage."""
     return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in seconds.items())

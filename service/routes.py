@@ -42,10 +42,7 @@ async def livez(request: Request) -> dict[str, str]:
 async def readyz(request: Request) -> dict[str, Any]:
     """A checkpoint is loaded and warm, and the service is not draining."""
     service = service_of(request)
-    service.engine.check_alive()
-    reason = service.models.why_not_ready()
-    if reason is not None:
-        raise NotReadyError(reason, retry_after=service.settings.registry.poll_seconds)
+    service.check_ready()
     live = {name: model.version for name, model in service.models.live.items()}
     return {"status": "ready", "models": live}
 

@@ -84,6 +84,36 @@ class RegistrySettings(Group):
     )
 
 
+class CacheSettings(Group):
+    """The cache of laws; docs/cache.md."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto looks up where that is measured to pay, on a CPU; on always"
+    )
+    max_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        description="most bytes of laws kept in this process; used without Redis",
+    )
+    ttl_seconds: int = Field(3600, ge=1, description="seconds that Redis keeps a law")
+
+
+class RedisSettings(Group):
+    """The Redis that replicas share."""
+
+    url: str | None = Field(
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description="redis://user:password@host:port/0, or rediss:// for TLS; default: no Redis",
+    )
+    timeout_ms: int = Field(
+        20, ge=1, le=1000, description="milliseconds that one look-up may take; then it is a miss"
+    )
+    probe_seconds: float = Field(
+        1.0, gt=0, description="seconds between two looks whether a Redis that failed is back"
+    )
+
+
 class LogSettings(Group):
     """What is written to standard error."""
 
@@ -110,6 +140,8 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
     registry: RegistrySettings = RegistrySettings()
+    cache: CacheSettings = CacheSettings()
+    redis: RedisSettings = RedisSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -169,8 +201,10 @@ def print_config(settings: Settings) -> str:
 
 
 def masked(address: str) -> str:
-    """An address without its `user:password@`."""
-    return re.sub(r"://[^/@\s]*@", "://***@", address)
+    """An address without its `user:password@`, and without passwords in its query."""
+    # Up to the last @: a password that should have been percent-encoded is a password all the same.
+    plain = re.sub(r"://\S*@", "://***@", address)
+    return re.sub(r"([?&]\w*password=)[^&\s]*", r"\1***", plain)
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

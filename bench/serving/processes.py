@@ -17,6 +17,8 @@ PATIENCE = 120  # seconds until it must answer
 TICK = os.sysconf("SC_CLK_TCK")
 # For everybody, as `turnpoint serve` has it: see docs/performance.md, Threads.
 SPIN = {"GOMP_SPINCOUNT": "10000"}
+# The load repeats one body: a cache would answer what is to be computed.
+UNCACHED = {"TURNPOINT_CACHE__MODE": "off"}
 
 
 def free_port() -> int:
@@ -76,7 +78,7 @@ def started(arguments: Sequence[object], port: int = 0) -> Iterator[Running]:
             stderr=told,
             text=True,
             cwd=ROOT,  # where our packages are
-            env={**os.environ, **SPIN},
+            env={**os.environ, **SPIN, **UNCACHED},
             start_new_session=True,
         )
         running = Running(process, port)

@@ -154,7 +154,6 @@ class ADAR(nn.Module):
             reconstruction=self.config.reconstruction,
         )
 
-    @torch.no_grad()
     def law(self, query: Query, generator: torch.Generator) -> Law:
         """The law of x_{d,t*} (Algorithm 1, lines 11-16) in the encoder's own units.
 
@@ -162,53 +161,61 @@ class ADAR(nn.Module):
             query: users and positives (B, d), float32, and the rule.
             generator: draws t* for the rule `random`; untouched by the others.
         """
-        rule, ancestral = query.transition, self.config.ancestral
-        condition = query.users / self.user_rms
+        return self.law_at(query, self.transition_point(query, generator))
+
+    @torch.no_grad()
+    def transition_point(
+        self, query: Query, generator: torch.Generator
+    ) -> Int[Tensor, " B"] | None:
+        """t* by a rule that needs no look at the chain (Algorithm 1, line 14); None by another."""
+        rule, steps = query.transition, self.num_steps
         score = (query.users * query.positives).sum(-1)
-        threshold = query.threshold
-        if threshold is None:
-            threshold = self.negative_score.expand_as(score)
-
         match rule.rule:
-            case "exact":
-                steps = chain.reverse(self.denoiser, self.schedule, condition, ancestral=ancestral)
-                scoring = query.users * self.item_rms
-                quantile = transition.hardness_quantile(rule.hardness)
-                law = chain.at_threshold(steps, scoring, threshold, quantile)
-            case "mixed":
-                stops = transition.mixed_stops(self.num_steps)
-                steps = chain.reverse(
-                    self.denoiser, self.schedule, condition, stop=min(stops), ancestral=ancestral
-                )
-                law = chain.at_mean_of_steps(steps, stops)
-            case _:
-                t_star = self._transition_point(rule, score, threshold, generator)
-                law = chain.at_step(
-                    self.denoiser, self.schedule, condition, t_star, ancestral=ancestral
-                )
-        return law.scaled(self.item_rms)
-
-    def _transition_point(
-        self,
-        rule: Transition,
-        score: Float[Tensor, " B"],
-        threshold: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Int[Tensor, " B"]:
-        """t* by a rule that needs no look at the chain (Algorithm 1, line 14)."""
-        steps = self.num_steps
-        match rule.rule:
+            case "exact" | "mixed":
+                return None
             case "score_aware":
                 return transition.score_aware(score, steps, rule.omega, rule.k)
             case "calibrated":
                 mean, std = self.score_mean, self.score_std
                 return transition.calibrated(score, mean, std, steps, rule.omega, rule.k)
             case "theorem":
-                return transition.theorem(score, threshold, self.schedule.alpha_bar)
+                return transition.theorem(score, self._threshold(query), self.schedule.alpha_bar)
             case "random":
                 return transition.random(len(score), steps, generator, score.device)
             case _:  # fixed
                 return torch.full_like(score, transition.fixed(steps, rule.hardness)).long()
+
+    @torch.no_grad()
+    def law_at(self, query: Query, t_star: Int[Tensor, " B"] | None) -> Law:
+        """The law at a t* known beforehand, or where `exact` finds it, or of `mixed`.
+
+        A row of it depends on the user's row and on its t* alone; where t* is None, on the user's
+        row, its threshold and the rule.
+        """
+        rule, ancestral = query.transition, self.config.ancestral
+        condition = query.users / self.user_rms
+        if t_star is not None:
+            law = chain.at_step(
+                self.denoiser, self.schedule, condition, t_star, ancestral=ancestral
+            )
+        elif rule.rule == "exact":
+            steps = chain.reverse(self.denoiser, self.schedule, condition, ancestral=ancestral)
+            scoring = query.users * self.item_rms
+            quantile = transition.hardness_quantile(rule.hardness)
+            law = chain.at_threshold(steps, scoring, self._threshold(query), quantile)
+        else:  # mixed
+            stops = transition.mixed_stops(self.num_steps)
+            steps = chain.reverse(
+                self.denoiser, self.schedule, condition, stop=min(stops), ancestral=ancestral
+            )
+            law = chain.at_mean_of_steps(steps, stops)
+        return law.scaled(self.item_rms)
+
+    def _threshold(self, query: Query) -> Float[Tensor, " B"]:
+        """mu-: the query's, else the mean score of the negatives met in training."""
+        if query.threshold is not None:
+            return query.threshold
+        return self.negative_score.expand(len(query.users))
 
 
 _UNIT_SCALES = {

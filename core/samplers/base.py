@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.chain import Law
@@ -82,4 +82,17 @@ class NegativeSampler(Protocol):
 
     def law(self, query: Query, generator: torch.Generator) -> Law:
         """The law of one negative per row; `generator` serves rules that draw t*."""
+        ...
+
+    def transition_point(
+        self, query: Query, generator: torch.Generator
+    ) -> Int[Tensor, " B"] | None:
+        """The first half of `law`: t*, or None where the rule must look at the chain for it."""
+        ...
+
+    def law_at(self, query: Query, t_star: Int[Tensor, " B"] | None) -> Law:
+        """The second half. A row depends on its user and t*; on user, threshold, rule without t*.
+
+        That is what a cache of laws may rely on.
+        """
         ...

@@ -94,6 +94,9 @@ def test_what_is_shown_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None
 def test_masked() -> None:
     assert masked("redis://:pw@host:1/0") == "redis://***@host:1/0"
     assert masked("/a/b@c") == "/a/b@c"
+    assert masked("redis://u:a/b@c@host:1/0") == "redis://***@host:1/0"
+    assert masked("redis://host/0?password=pw&db=1") == "redis://host/0?password=***&db=1"
+    assert masked("rediss://host:1/0?ssl_ca_certs=/a") == "rediss://host:1/0?ssl_ca_certs=/a"
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "toaster"])
