@@ -59,7 +59,9 @@ class Stack:
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
-    def wait_for(self, what: str, happened: Callable[[], object], patience: float = PATIENCE) -> None:
+    def wait_for(
+        self, what: str, happened: Callable[[], object], patience: float = PATIENCE
+    ) -> None:
         """Wait until something is true.
 
         Raises:
@@ -147,9 +149,7 @@ def running(folder: Path) -> Iterator[Stack]:
             + ["--callers", 2, "--period", 40],
         )
         stack.wait_for("Prometheus is ready", lambda: _answers(f"{stack.prometheus}/-/ready"))
-        stack.wait_for(
-            "all targets are up", lambda: len(stack.query("up == 1")) == len(addresses)
-        )
+        stack.wait_for("all targets are up", lambda: len(stack.query("up == 1")) == len(addresses))
         yield stack
     finally:
         for name in list(stack.parts)[::-1]:

@@ -285,8 +285,7 @@ MODELS = Board(
                 "none",
                 {
                     "{{model}} {{result}}": (
-                        "sum by (model, result) "
-                        f"(increase(turnpoint_swaps_total{{{MODEL}}}[5m]))"
+                        f"sum by (model, result) (increase(turnpoint_swaps_total{{{MODEL}}}[5m]))"
                     )
                 },
                 Form.STACK,
@@ -397,8 +396,7 @@ TRAINER = Board(
                 "none",
                 {
                     "{{result}}": (
-                        "sum by (result) "
-                        f"(increase(turnpoint_trainer_publish_total{{{HERE}}}[5m]))"
+                        f"sum by (result) (increase(turnpoint_trainer_publish_total{{{HERE}}}[5m]))"
                     )
                 },
                 Form.STACK,

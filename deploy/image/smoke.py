@@ -1,6 +1,6 @@
 """The smoke test of the two images: train into a registry, serve from it, ask, stop.
 
-    sudo python deploy/image/smoke.py WORK          after deploy/image/build.sh; `make image-test`
+    sudo python -m deploy.image.smoke WORK          after deploy/image/build.sh; `make image-test`
 
 Every line it prints is something that was seen; it ends with exit code 1 at the first that is not.
 """
@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from container import Buildah, Container, Image
-from contents import UID, inspect
-from wire import Wire
+from deploy.image.container import Buildah, Container, Image
+from deploy.image.contents import UID, inspect
+from deploy.image.wire import Wire
 
 DIM = 64
 ROWS, N = 128, 8
@@ -82,7 +80,9 @@ class Smoke:
         before = len(list(model.iterdir()))
         endless = ("--epochs", "100000", "--patience", "100000", "--publish-every", "1")
         with self._training(*endless) as container:
-            await_(lambda: len(list(model.iterdir())) > before + 2, "the next run publishes on the way")
+            await_(
+                lambda: len(list(model.iterdir())) > before + 2, "the next run publishes on the way"
+            )
             privileges(container)
             begin = time.monotonic()
             code = container.stop()
@@ -127,7 +127,10 @@ class Smoke:
         check(code == 0, f"then exit code {code}")
 
     def _serving(self, wire: Wire) -> Container:
-        settings = {"TURNPOINT_SERVER__PORT": str(wire.port), "TURNPOINT_AUTH__KEYS_FILE": "/state/keys"}
+        settings = {
+            "TURNPOINT_SERVER__PORT": str(wire.port),
+            "TURNPOINT_AUTH__KEYS_FILE": "/state/keys",
+        }
         mounts = {self.registry: "registry", self.keys.parent: "state"}
         return Container(self.service, environment=settings, mounts=mounts, log=self.log)
 
@@ -143,7 +146,10 @@ def privileges(container: Container) -> None:
     wanted = {"NoNewPrivs": "1", "CapEff": "0" * 16, "CapBnd": "0" * 16}
     seen = {name: status[name] for name in wanted}
     uid, inside = status["Uid"].split()[0], status["NSpid"].split()[-1]
-    check(seen == wanted and uid == str(UID) and inside == "1", f"process {inside}, uid {uid}, no capabilities")
+    check(
+        seen == wanted and uid == str(UID) and inside == "1",
+        f"process {inside}, uid {uid}, no capabilities",
+    )
 
 
 def await_(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:

@@ -132,4 +132,10 @@ def _source(volume):
 
 
 def _written(default):
-    return "" if default is None else str(default).lower() if default in {True, False} else str(default)
+    return (
+        ""
+        if default is None
+        else str(default).lower()
+        if default in {True, False}
+        else str(default)
+    )

@@ -2,13 +2,16 @@
 
 import json
 import re
+import time
 import tomllib
 
+import httpx
 import pytest
 from dockerfile_parse import DockerfileParser
 
 from tests.cli.conftest import ENVIRONMENT, ROOT, python
 from tests.deploy.compose import MAIN, loaded
+from tests.service.live import publish, running, settings_for
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TORCH = re.search(r"^TORCH +\?= (\S+)$", (ROOT / "Makefile").read_text(), re.M)[1]
@@ -30,7 +33,9 @@ def arguments(steps):
 
 
 def test_what_it_copies_is_there_and_reaches_the_builder(steps):
-    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"]
+    kept = [
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
     stages = [value.split()[-1] for name, value in steps if name == "FROM"]
     copied = [value.split() for name, value in steps if name == "COPY"]
     for *sources, _ in copied:
@@ -79,10 +84,16 @@ def test_no_package_is_left_unlocked():
         assert {"torch", "numpy", "httpx"} <= {_name(need) for need in needs}
 
 
-def test_the_health_check_tells_what_the_service_tells(url, monkeypatch):
+def test_the_health_check_tells_what_the_service_tells(monkeypatch, tmp_path):
     script = ROOT / "deploy" / "image" / "healthcheck.py"
-    monkeypatch.setitem(ENVIRONMENT, "TURNPOINT_SERVER__PORT", url.rpartition(":")[2])
-    assert '"ready"' in python(script, cwd=ROOT).stdout
+    with running(settings_for(tmp_path)) as live:
+        monkeypatch.setitem(ENVIRONMENT, "TURNPOINT_SERVER__PORT", str(live.host[1]))
+        told = python(script, cwd=ROOT, check=False)
+        assert (told.returncode, "no model is published" in told.stderr) == (1, True)
+        publish(tmp_path)
+        while httpx.get(f"{live.url}/readyz").status_code != 200:
+            time.sleep(0.01)
+        assert '"ready"' in python(script, cwd=ROOT).stdout
     monkeypatch.setitem(ENVIRONMENT, "TURNPOINT_SERVER__PORT", "1")
     told = python(script, cwd=ROOT, check=False)
     assert (told.returncode, told.stderr.startswith("no answer: ")) == (1, True)
