@@ -1,4 +1,4 @@
-"""A compose file as `docker compose` understands it: variables replaced, files laid over each other."""
+"""A compose file as `docker compose` reads it: variables replaced, files laid over each other."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The Dockerfile and what it copies, looked at without building; `make image-test` builds and runs."""
+"""The Dockerfile and what it copies, read and not built; `make image-test` builds and runs."""
 
 import json
 import re
