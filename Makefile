@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving soak clean
+.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving soak image-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -79,6 +79,9 @@ REDIS ?=
 
 soak: setup  ## what must hold under fire (docs/soak.md), SECONDS of load each; half an hour at 60
 	$(BIN)/python -m bench.soak $(SCENARIOS) --seconds $(SECONDS) $(if $(REDIS),--redis) --out .turnpoint/soak
+
+image-test: setup  ## build both images without Docker and run them; as root, with buildah and debootstrap
+	PYTHON=$(abspath $(BIN)/python) deploy/image/test.sh
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

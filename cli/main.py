@@ -1,6 +1,7 @@
 """The one command, `turnpoint`. Torch and our own packages load only in the command asked for."""
 
 import os
+import signal
 import sys
 
 # How long an idle OpenMP thread spins before it sleeps; read when torch loads. With the default,
@@ -32,6 +33,7 @@ def main() -> None:
     """Run the command; an error raised on purpose is one readable line and exit code 2."""
     from core.errors import TurnpointError
 
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except TurnpointError as error:
@@ -40,6 +42,14 @@ def main() -> None:
     except KeyboardInterrupt:
         print("turnpoint: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _stop(number: int, _: object) -> None:
+    """End as a shell reports that signal; `serve` has a handler of its own, which drains.
+
+    Process 1 of a container, which is what we are there, ignores a signal that it does not handle.
+    """
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

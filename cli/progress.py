@@ -8,6 +8,7 @@ from rich.table import Table
 
 from trainer.config import TrainConfig
 from trainer.cotrain import Tick, Watcher
+from trainer.publish import PUBLISHED
 from trainer.run import Run
 
 REFRESH_STEPS = 5  # looking at a tensor waits for the device, so not at every step
@@ -30,7 +31,7 @@ class TrainingProgress:
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task("", total=None, epoch=f"0/{config.epochs}", figures="")
-        self.watcher = Watcher(self._on_step, self._on_epoch)
+        self.watcher = Watcher(self._on_step, self._on_epoch, self._on_publish)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -63,6 +64,10 @@ class TrainingProgress:
             f"epoch {run.epoch}/{self.config.epochs}  {seconds:.1f} s  valid {self.valid}{best}",
             highlight=False,
         )
+
+    def _on_publish(self, result: str, told: str) -> None:
+        if result != PUBLISHED:  # the report lists the others
+            self.console.print(f"not published, {result}: {told}", highlight=False, markup=False)
 
 
 def show_report(report: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`turnpoint train`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -69,13 +70,22 @@ def train(
         Path | None,
         typer.Option(help="folder that keeps the training state; goes on from what is there"),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="port to show Prometheus metrics on while training; 0 is a free one"),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="address for them; 0.0.0.0 is every interface")
+    ] = "127.0.0.1",
 ) -> None:
     """Train an encoder, with generated negatives if a method is named, and publish the sampler."""
     from cli.progress import TrainingProgress, show_report
     from cli.threads import use_threads
     from core.transition import Transition
     from trainer.config import TrainConfig
+    from trainer.cotrain import together
     from trainer.data import load
+    from trainer.metrics import TrainerMetrics
     from trainer.pipeline import Outputs
     from trainer.pipeline import train as run
     from trainer.report import write_report
@@ -107,8 +117,14 @@ def train(
     outputs = Outputs(registry, model, publish_every, resume, embeddings)
     interactions = load(data, seed=seed)
     typer.echo(interactions.describe())
-    with TrainingProgress(config) as progress:
-        result = run(interactions, config, outputs, progress.watcher)
+    with ExitStack() as stack:
+        watcher = stack.enter_context(TrainingProgress(config)).watcher
+        if metrics_port is not None:
+            metrics = TrainerMetrics()
+            address = stack.enter_context(metrics.served(metrics_host, metrics_port))
+            typer.echo(f"metrics on {address}")
+            watcher = together(watcher, metrics.watcher)
+        result = run(interactions, config, outputs, watcher)
     show_report(result.report)
     if report is not None:
         write_report(result.report, report)

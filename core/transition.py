@@ -101,10 +101,11 @@ def score_aware(
     """Eq. 11, t* = sigmoid(omega exp(k p_s)) T, rounded to the nearest integer.
 
     Since omega exp(.) > 0, t* >= T/2; for p_s >= 0 and omega = k = 1, t* >= 0.73 T; from p_s about
-    2.2 on it is T for T = 50 (exp overflows to infinity harmlessly: sigmoid(inf) = 1).
+    2.2 on it is T for T = 50 (exp overflows to infinity harmlessly: sigmoid(inf) = 1). A score that
+    is not a number gives T, so that training that diverges shows it by its loss, not by a crash.
     """
     share = torch.sigmoid(omega * torch.exp(k * score.double()))
-    return (share * num_steps).round().long()
+    return (share * num_steps).round().nan_to_num(num_steps).long()
 
 
 def calibrated(

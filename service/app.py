@@ -49,8 +49,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ),
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
-    metrics.watch_models(service.models.served)
+    metrics.watch_models(service.models)
     metrics.queue_rows.set_function(lambda: service.engine.room.held.rows)
+    metrics.queue_fill_ratio.set_function(lambda: service.engine.room.fill)
+    metrics.ready.set_function(service.is_ready)
 
     tracing = provider_from()
 

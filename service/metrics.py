@@ -5,36 +5,41 @@ that the service chose, `reason` one of its error codes.
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import torch
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from torch import Tensor
 
 from core.errors import OverloadedError, RateLimitedError, TurnpointError
+from service.histograms import ScoreGaps, TransitionSteps
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ROWS = (1, 8, 64, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)
-FRACTIONS = tuple(step / 10 for step in range(11))
+STAGES = {  # of a request that is answered, in order; the names of `Server-Timing`
+    "decode": "From the body to arrays",
+    "queue": "From acceptance to the turn",
+    "sample": "In the model thread",
+    "encode": "From tensors to the answer",
+}
+SWAPS = ("ok", "corrupt", "refused", "missing", "unreachable")
 HUNG_UP = 499  # in `requests_total`: nobody was left to answer
 NO_ROUTE = "other"  # the route of what matched none
 log = logging.getLogger("turnpoint.access")
 
 
 class Served(Protocol):
-    """What the metrics need to know of a live model."""
+    """A live model."""
 
     @property
     def name(self) -> str:
@@ -57,6 +62,23 @@ class Served(Protocol):
         ...
 
 
+class Watched(Protocol):
+    """Where live models come from."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the registry could be read at the last look."""
+        ...
+
+    def served(self) -> Iterable[Served]:
+        """What is live."""
+        ...
+
+    def failing(self) -> Mapping[str, bool]:
+        """Of every model: whether the registry's live version could not be made live here."""
+        ...
+
+
 class Metrics:
     """All metrics of one application."""
 
@@ -75,6 +97,9 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"turnpoint_{name}", what, labels, registry=self.registry)
 
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"turnpoint_{name}", what, labels, registry=self.registry)
+
         self.requests = counter("requests_total", "Requests answered", "route", "code")
         self.request_seconds = histogram(
             "request_seconds",
@@ -82,26 +107,30 @@ class Metrics:
             SECONDS,
             ("route",),
         )
-        self.queue_seconds = histogram("queue_seconds", "From acceptance to the turn", SECONDS)
-        self.sample_seconds = histogram("sample_seconds", "In the model thread", SECONDS)
+        self.stage_seconds = {
+            stage: histogram(f"{stage}_seconds", what, SECONDS) for stage, what in STAGES.items()
+        }
         self.batch_rows = histogram("batch_rows", "Rows of one computation", ROWS)
         self.negatives = counter("negatives_total", "Negatives generated", "model")
         self.rejected = counter("rejected_total", "Requests refused, by error code", "reason")
         self.swaps = counter("swaps_total", "New versions seen, by outcome", "model", "result")
+        self.queue_rows = gauge("queue_rows", "Rows accepted and not yet answered")
+        self.queue_fill_ratio = gauge(
+            "queue_fill_ratio", "The fuller of the queue's rows and bytes, over its bound"
+        )
+        self.ready = gauge("ready", "1 where /readyz says so")
         self.cache_requests = counter("cache_requests_total", "Rows asked of the cache", "result")
         self.cache_writes = counter("cache_writes_total", "Rows written to Redis", "result")
         self.cache_seconds = histogram(
             "cache_seconds", "Looking up and remembering, of one batch", SECONDS
         )
-
-        def gauge(name: str, what: str, *labels: str) -> Gauge:
-            return Gauge(f"turnpoint_{name}", what, labels, registry=self.registry)
-
         self.cache_enabled = gauge("cache_enabled", "Whether the cache is used", "model")
         self.redis_up = gauge("redis_up", "Whether Redis is asked; NaN without one")
-        self.queue_rows = gauge("queue_rows", "Rows accepted and not yet answered")
         self.transition_step = TransitionSteps()
-        self.registry.register(self.transition_step)
+        self.score_gap = ScoreGaps()
+        for collector in (self.transition_step, self.score_gap):
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)  # CPU seconds, memory, open files
         # Alerts want these to be 0, not absent.
         for reason in (OverloadedError.code, RateLimitedError.reason):
             self.rejected.labels(reason)
@@ -110,64 +139,45 @@ class Metrics:
         for result in ("stored", "dropped", "failed"):
             self.cache_writes.labels(result)
 
-    def watch_models(self, live: Callable[[], Iterable[Served]]) -> None:
-        """Have `model_info` and `model_age_seconds` show what is live at the time of a scrape."""
-        self.registry.register(LiveModels(live))
+    def watch_models(self, models: Watched) -> None:
+        """Have the metrics of models show what is live at the time of a scrape."""
+        self.registry.register(LiveModels(models))
 
-
-class TransitionSteps(Collector):
-    """`transition_step{model}`: histogram of t*/T, fed with whole batches."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[str, Tensor] = {}
-        self._sums: dict[str, float] = {}
-
-    def observe(self, model: str, transition: Tensor, num_steps: int) -> None:
-        """Count a batch: one pass over t*, (B,) in [0, T], then T + 1 numbers."""
-        steps = torch.bincount(transition, minlength=num_steps + 1).cpu()
-        share = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-        edges = torch.tensor(FRACTIONS, dtype=torch.float64)
-        counts = torch.zeros(len(FRACTIONS), dtype=torch.int64)
-        counts.index_add_(0, torch.bucketize(share, edges + 1e-9), steps)
-        total = float((share * steps).sum())
-        with self._lock:
-            self._counts[model] = self._counts.get(model, 0) + counts
-            self._sums[model] = self._sums.get(model, 0.0) + total
-
-    def collect(self) -> Iterable[Metric]:
-        """The histogram as it stands."""
-        family = HistogramMetricFamily(
-            "turnpoint_transition_step", "t* as a fraction of T", labels=["model"]
-        )
-        with self._lock:
-            for model, counts in self._counts.items():
-                below = counts.cumsum(0).tolist()
-                buckets = [(str(edge), count) for edge, count in zip(FRACTIONS, below, strict=True)]
-                family.add_metric(
-                    [model], [*buckets, ("+Inf", below[-1])], sum_value=self._sums[model]
-                )
-        yield family
+    def open_swaps(self, model: str) -> None:
+        """Show a model's outcomes before the first: `increase` sees no step from nothing to 1."""
+        for result in SWAPS:
+            self.swaps.labels(model, result)
 
 
 class LiveModels(Collector):
-    """`model_info` and `model_age_seconds` of the live versions; a replaced one disappears."""
+    """The live versions, and what keeps newer ones from being live; a replaced one disappears."""
 
-    def __init__(self, live: Callable[[], Iterable[Served]]) -> None:
-        self._live = live
+    def __init__(self, models: Watched) -> None:
+        self._models = models
 
     def collect(self) -> Iterable[Metric]:
-        """Both families."""
+        """All families."""
         info = GaugeMetricFamily(
             "turnpoint_model_info", "1 for the live version", labels=["model", "version", "method"]
         )
         age = GaugeMetricFamily(
             "turnpoint_model_age_seconds", "Since the live checkpoint was made", labels=["model"]
         )
-        for model in self._live():
+        failing = GaugeMetricFamily(
+            "turnpoint_swap_failing",
+            "1 while the registry's live version cannot be made live here",
+            labels=["model"],
+        )
+        for model in self._models.served():
             info.add_metric([model.name, model.version, model.method], 1)
             age.add_metric([model.name], model.age_seconds)
-        yield from (info, age)
+        for name, bad in self._models.failing().items():
+            failing.add_metric([name], bad)
+        up = GaugeMetricFamily(
+            "turnpoint_registry_up", "1 where the last look could read the registry"
+        )
+        up.add_metric([], self._models.reachable)
+        yield from (info, age, failing, up)
 
 
 class Observe:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from core.errors import MalformedError, TooLargeError
+from core.errors import MalformedError, NotReadyError, TooLargeError
 from service import codecs, params
 from service.auth import ANONYMOUS, Gate
 from service.cache import Laws
@@ -25,6 +25,7 @@ from service.rate import RateLimit
 from service.registry import LoadedModel, Models
 from service.settings import Settings
 
+Stages = dict[str, tuple[float, float]]  # of an answer: began and ended, on `time.monotonic`
 JSON_BYTES_PER_NUMBER = 20  # a float32 in decimal, with its comma, takes at most about 15
 
 
@@ -47,6 +48,25 @@ class Service:
     gate: Gate
     rate: RateLimit
     codec: ThreadPoolExecutor
+
+    def check_ready(self) -> None:
+        """What `GET /readyz` says.
+
+        Raises:
+            NotReadyError: nothing is live yet, or nothing can be computed any more.
+        """
+        self.engine.check_accepting()
+        reason = self.models.why_not_ready()
+        if reason is not None:
+            raise NotReadyError(reason, retry_after=self.settings.registry.poll_seconds)
+
+    def is_ready(self) -> bool:
+        """The same as a number for Prometheus."""
+        try:
+            self.check_ready()
+        except NotReadyError:
+            return False
+        return True
 
 
 async def answer(service: Service, request: Request) -> Response:
@@ -95,9 +115,8 @@ async def answer(service: Service, request: Request) -> Response:
     accepted = time.monotonic()
     result = await _unless_hung_up(request, service.engine.submit(job))
     sampled = time.monotonic()
-    _count(service.metrics, model, job, result)
 
-    # The answer.
+    # The answer, and what Prometheus is told.
     told = {"model": model.name, "version": model.version, "seed": job.seed}
     encode = partial(codecs.encode, out, result.tensors, told)
     response = await loop.run_in_executor(service.codec, encode) if out == JSON else encode()
@@ -113,6 +132,7 @@ async def answer(service: Service, request: Request) -> Response:
     }
     request.state.stages = stages
     response.headers["Server-Timing"] = _server_timing(stages)
+    _count(service.metrics, model, job, result, stages)
     return response
 
 
@@ -210,14 +230,16 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result) -> None:
-    metrics.queue_seconds.observe(result.queue_seconds)
-    metrics.sample_seconds.observe(result.sample_seconds)
+def _count(metrics: Metrics, model: LoadedModel, job: Job, result: Result, stages: Stages) -> None:
+    for stage, (began, ended) in stages.items():
+        metrics.stage_seconds[stage].observe(ended - began)
+    inputs = job.inputs
+    metrics.score_gap.observe(model.name, inputs.users, inputs.positives, result.tensors)
     if "negatives" in result.tensors:
         metrics.negatives.labels(model.name).inc(job.inputs.rows * job.params.n)
 
 
-def _server_timing(stages: dict[str, tuple[float, float]]) -> str:
+def _server_timing(stages: Stages) -> str:
     """Milliseconds by stage."""
     return ", ".join(
         f"{name};dur={1000 * (ended - began):.3f}" for name, (began, ended) in stages.items()

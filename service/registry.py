@@ -177,6 +177,15 @@ class Models:
         """What is live now."""
         return list(self.live.values())
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the registry could be read at the last look."""
+        return not self._unreachable
+
+    def failing(self) -> dict[str, bool]:
+        """Of every model: whether the registry's live version could not be made live here."""
+        return {name: name in self._refused for name in {*self.live, *self._refused}}
+
     def why_not_ready(self) -> str | None:
         """What is missing before a request that names no model can be answered; None if nothing."""
         wanted = self.settings.model
@@ -263,10 +272,14 @@ class Models:
     async def _follow(self, name: str) -> None:
         """Make the registry's live version ours, or say once why not."""
         version, live = "", self.live.get(name)
+        self._metrics.open_swaps(name)
         try:
             published = await self._in_thread(self.registry.live, name)
             bad, _ = self._refused.get(name, ("", ""))
-            if published is None or published in {bad, live.version if live else None}:
+            if live and published == live.version:
+                self._refused.pop(name, None)  # rolled back to what is live
+                return
+            if published is None or published == bad:
                 return
             version = published
             model = self._kept.get((name, version))

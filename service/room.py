@@ -37,6 +37,11 @@ class Room:
         self.held = Held()
         self._by_caller: dict[str, Held] = {}
 
+    @property
+    def fill(self) -> float:
+        """The fuller of rows and bytes, as a share of its bound."""
+        return max(self.held.rows / self.max_rows, self.held.size / self.max_bytes)
+
     def why_not(self, caller: str, rows: int, size: int) -> str | None:
         """What stands against accepting that much more; None if nothing."""
         held = self.held

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, Response
 
-from core.errors import MalformedError, NotReadyError
+from core.errors import MalformedError
 from service import docs_page
 from service.auth import admin_of
 from service.limits import POLICY, read_body
@@ -47,10 +47,7 @@ async def livez(request: Request) -> dict[str, str]:
 async def readyz(request: Request) -> dict[str, Any]:
     """A checkpoint is loaded and warm, and the service is not draining."""
     service = service_of(request)
-    service.engine.check_accepting()
-    reason = service.models.why_not_ready()
-    if reason is not None:
-        raise NotReadyError(reason, retry_after=service.settings.registry.poll_seconds)
+    service.check_ready()
     live = {name: model.version for name, model in service.models.live.items()}
     return {"status": "ready", "models": live}
 

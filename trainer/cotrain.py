@@ -7,7 +7,7 @@ sampler it is plain BPR training.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from jaxtyping import Int
@@ -28,11 +28,21 @@ Batch = tuple[Int[Tensor, " B"], Int[Tensor, " B"]]
 
 @dataclass
 class Tick:
-    """What a watcher sees after a step; tensors, so that looking is what waits for the device."""
+    """What a watcher sees after a step; tensors, so that looking is what waits for the device.
+
+    Attributes:
+        epoch: from 0.
+        step: in the epoch, from 0.
+        steps: of the epoch.
+        pairs: in this step, B.
+        losses: by part, scalars.
+        transition: (B,) t*, where negatives were generated.
+    """
 
     epoch: int
     step: int
     steps: int
+    pairs: int
     losses: dict[str, Tensor]
     transition: Tensor | None = None
 
@@ -45,10 +55,25 @@ class Watcher:
         on_step: after each mini-batch.
         on_epoch: after each epoch: the run, the epoch's training seconds, and its validation
             metrics where there was one.
+        on_publish: after each publication: an outcome of `trainer.publish`, and the version or why.
     """
 
     on_step: Callable[[Tick], None] = field(default=lambda _: None)
     on_epoch: Callable[[Run, float, dict[str, float] | None], None] = field(default=lambda *_: None)
+    on_publish: Callable[[str, str], None] = field(default=lambda *_: None)
+
+
+def together(*watchers: Watcher) -> Watcher:
+    """One watcher that passes every call on to all of them, in order."""
+
+    def all_of(name: str) -> Callable[..., None]:
+        def call(*told: object) -> None:
+            for watcher in watchers:
+                getattr(watcher, name)(*told)
+
+        return call
+
+    return Watcher(**{one.name: all_of(one.name) for one in fields(Watcher)})
 
 
 def cotrain(
@@ -105,7 +130,7 @@ def cotrain(
             run.optimizer.zero_grad()
             (loss + config.l2 * penalty).backward()
             run.optimizer.step()
-            watcher.on_step(Tick(run.epoch, step, steps, losses, t_star))
+            watcher.on_step(Tick(run.epoch, step, steps, len(users), losses, t_star))
         seconds = time.perf_counter() - begin
 
         # ---- choose by validation -------------------------------------------------------------

@@ -7,14 +7,14 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from core.errors import ConfigError
+from core.errors import CheckpointError, ConfigError
 from core.registry import LocalStore, Registry
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.encoders import make
 from trainer.evaluate import evaluate
-from trainer.publish import publish
+from trainer.publish import FAILED, PUBLISHED, REFUSED, publish
 from trainer.report import make_report
 from trainer.run import Run
 from trainer.sampling import make_picker
@@ -30,6 +30,7 @@ class Outputs:
         registry: the registry's address; a generative method's sampler is published there.
         model: the name it is published under.
         publish_every: epochs between publications during training; 0 publishes at the end only.
+            One that fails is told to the watcher and training goes on; the last one must succeed.
         state: the folder that keeps the training state, from which a killed run goes on.
         embeddings: a safetensors file of the final `users` [U, d] and `items` [I, d], float32, and
             the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
@@ -61,6 +62,7 @@ def train(
     Raises:
         ConfigError: something in the configuration cannot work, e.g. `registry` without a method.
         CheckpointError: the trained sampler would be refused by a service.
+        OSError: the registry cannot be written at the end.
     """
     if outputs.registry is not None and config.method == NO_METHOD:
         raise ConfigError("--registry has nothing to publish with --method none; choose a method")
@@ -70,10 +72,18 @@ def train(
         run.load(outputs.state, config.as_dict())
     published: list[str] = []
 
-    def offer(metrics: dict[str, float]) -> None:
-        if outputs.registry is not None and run.diffusion is not None:
-            registry, sampler = Registry(outputs.registry), run.diffusion.sampler
+    def offer(metrics: dict[str, float]) -> Exception | None:
+        if outputs.registry is None or run.diffusion is None:
+            return None
+        registry, sampler = Registry(outputs.registry), run.diffusion.sampler
+        try:
             published.append(publish(registry, outputs.model, sampler, config, metrics))
+        except (CheckpointError, OSError) as error:
+            refused = isinstance(error, CheckpointError)
+            watcher.on_publish(REFUSED if refused else FAILED, str(error))
+            return error
+        watcher.on_publish(PUBLISHED, published[-1])
+        return None
 
     def on_epoch(run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
         if outputs.state is not None:
@@ -90,7 +100,8 @@ def train(
     users, items = run.encoder.tables()
     valid = evaluate(users, items, interactions, "valid")
     test = evaluate(users, items, interactions, "test")
-    offer(valid)
+    if (failure := offer(valid)) is not None:
+        raise failure
     if outputs.embeddings is not None:
         path = outputs.embeddings.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)

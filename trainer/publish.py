@@ -5,6 +5,8 @@ from core.registry import Registry
 from core.samplers import NegativeSampler
 from trainer.config import TrainConfig
 
+PUBLISHED, REFUSED, FAILED = OUTCOMES = ("ok", "refused", "failed")
+
 
 def publish(
     registry: Registry,

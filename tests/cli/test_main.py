@@ -24,11 +24,12 @@ def trained(tmp_path_factory) -> Path:
         *("train", "--encoder", "mf", "--method", "adar", "--epochs", 2, "--eval-every", 1),
         *("--dim", 8, "--num-steps", 10, "--transition", "exact", "--registry", "registry"),
         *("--model", "demo", "--report", "report.json", "--embeddings", "tables.safetensors"),
-        *("--resume", "state", "--threads", 1),
+        *("--resume", "state", "--threads", 1, "--metrics-port", 0),
         cwd=folder,
     )
     assert "2,000 users" in told.stdout
     assert "epoch 2/2" in told.stdout
+    assert "metrics on http://127.0.0.1:" in told.stdout
     return folder
 
 

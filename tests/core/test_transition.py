@@ -22,6 +22,11 @@ def test_score_aware_is_eq_11_to_the_nearest_integer(score, num_steps, omega, k)
     assert abs(got - exact) <= 0.5 + 1e-9
 
 
+def test_score_aware_of_no_number_is_all_noise():
+    got = transition.score_aware(torch.tensor([float("nan"), float("inf"), -float("inf")]), 50)
+    assert got.tolist() == [50, 50, 25]
+
+
 def test_score_aware_saturates_as_the_method_page_says():
     got = transition.score_aware(torch.tensor([0.0, 3.0, 5.0, 1e4, -1e4]), 50)
     assert got.tolist() == [37, 50, 50, 50, 25]

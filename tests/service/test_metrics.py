@@ -1,23 +1,32 @@
 """The metrics page parses, tells the truth, and does not grow with what strangers ask."""
 
+import re
+
 import httpx
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import FRACTIONS, TransitionSteps
+from service.histograms import FRACTIONS, GAP_ROWS, GAPS, ScoreGaps, TransitionSteps
 from service.negatives import Service
 from tests.service.live import OCTET, octet, pairs
 
 PROMISED = {
     "requests_total": {"route", "code"},
     "request_seconds": {"route"},
+    "decode_seconds": set(),
     "queue_seconds": set(),
     "sample_seconds": set(),
+    "encode_seconds": set(),
     "batch_rows": set(),
     "negatives_total": {"model"},
     "transition_step": {"model"},
+    "score_gap": {"model"},
     "queue_rows": set(),
+    "queue_fill_ratio": set(),
+    "ready": set(),
+    "registry_up": set(),
+    "swap_failing": {"model"},
     "rejected_total": {"reason"},
     "model_info": {"model", "version", "method"},
     "model_age_seconds": {"model"},
@@ -49,10 +58,10 @@ async def test_every_promised_metric_is_there_with_its_labels(client: httpx.Asyn
     await ask(client, "n=0")
     found: dict[str, set[str]] = {}
     for name, labels in await series(client):
-        if name.endswith(("_bucket", "_created")):
+        if name.startswith("process_"):
             continue
-        plain = name.removeprefix("turnpoint_").removesuffix("_sum").removesuffix("_count")
-        found[plain] = {key for key, _ in labels}
+        plain = re.sub("_(bucket|sum|count)$", "", name.removeprefix("turnpoint_"))
+        found[plain] = {key for key, _ in labels} - {"le"}
     assert found == PROMISED
 
 
@@ -74,14 +83,18 @@ async def test_they_count_what_happened(client: httpx.AsyncClient) -> None:
     assert value("request_seconds_count", route="/negatives") == 5
     assert value("negatives_total", model="demo") == 3 * 5 * 4
     assert value("batch_rows_sum") == 15
-    assert value("queue_seconds_count") == value("sample_seconds_count") == 3
+    for stage in ("decode", "queue", "sample", "encode"):
+        assert value(f"{stage}_seconds_count") == 3
     assert 0 < value("sample_seconds_sum") < 3
     assert value("transition_step_count", model="demo") == 15
     assert value("rejected_total", reason="out_of_range") == 1
     assert value("rejected_total", reason="unknown_model") == 1
     assert value("rejected_total", reason="overloaded") == 0
-    assert value("queue_rows") == 0
+    assert value("queue_rows") == value("queue_fill_ratio") == 0
+    assert value("ready") == value("registry_up") == 1
     assert value("swaps_total", model="demo", result="ok") == 1
+    assert value("swaps_total", model="demo", result="corrupt") == 0
+    assert value("swap_failing", model="demo") == 0
     assert 0 <= value("model_age_seconds", model="demo") < 60
 
 
@@ -133,3 +146,33 @@ def test_transition_steps_are_counted_as_prometheus_would(num_steps: int) -> Non
     assert found["+Inf"] == 1500
     (total,) = [s.value for s in family.samples if s.name.endswith("_sum")]
     assert total == pytest.approx(sum(everything))
+
+
+def test_gaps_are_those_of_the_scores() -> None:
+    users, positives = pairs(GAP_ROWS + 10)
+    negatives = torch.stack([0.5 * positives + 0.2 * users, -users], 1)
+    collector = ScoreGaps()
+    collector.observe("demo", users, positives, {"negatives": negatives, "mean": users})
+    (family,) = collector.collect()
+    found = {s.labels["le"]: s.value for s in family.samples}
+    first = slice(GAP_ROWS)
+    gap = (users * (positives - negatives[:, 0])).sum(-1)
+    gap = gap / (users.norm(dim=1) * positives.norm(dim=1))
+    assert found["+Inf"] == GAP_ROWS
+    for edge in GAPS:
+        assert found[str(edge)] == int((gap[first] <= edge).sum())
+    assert 0 < found["0.0"] < GAP_ROWS
+
+
+def test_gaps_are_looked_at_a_few_times_a_second_and_where_there_are_any() -> None:
+    users, positives = pairs(3)
+    zeros = torch.zeros_like(users)
+    collector = ScoreGaps()
+    collector.observe("demo", users, positives, {"transition": torch.zeros(3)})
+    assert not next(iter(collector.collect())).samples
+    collector.observe("demo", zeros, positives, {"mean": users})
+    for _ in range(20):
+        collector.observe("demo", users, positives, {"mean": users})
+    (family,) = collector.collect()
+    assert {s.value for s in family.samples if s.labels["le"] == "+Inf"} == {3.0}
+    assert {s.value for s in family.samples if s.labels["le"] == "-0.1"} == {0.0}

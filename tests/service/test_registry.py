@@ -40,12 +40,13 @@ async def ask(client: httpx.AsyncClient, query: str = "") -> httpx.Response:
 
 
 async def swaps(client: httpx.AsyncClient) -> dict[tuple[str, str], float]:
+    """How often each outcome was seen, of those that were."""
     page = (await client.get("/metrics")).text
     return {
         (sample.labels["model"], sample.labels["result"]): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
-        if sample.name == "turnpoint_swaps_total"
+        if sample.name == "turnpoint_swaps_total" and sample.value
     }
 
 
@@ -111,6 +112,29 @@ async def test_a_flipped_byte_is_refused_and_the_old_stays(
     good = publish(registry, seed=2)  # the next good one is taken
     await service.models.poll()
     assert service.models.live["demo"].version == good
+
+
+async def test_failing_lasts_as_long_as_the_refusal(
+    client: httpx.AsyncClient, service: Service, registry: Path
+) -> None:
+    async def failing() -> str:
+        await service.models.poll()
+        page = (await client.get("/metrics")).text
+        (line,) = [one for one in page.splitlines() if one.startswith("turnpoint_swap_failing")]
+        return line
+
+    old = service.models.live["demo"].version
+    assert await failing() == 'turnpoint_swap_failing{model="demo"} 0.0'
+    corrupt(registry, seed=1)
+    for _ in range(2):
+        assert await failing() == 'turnpoint_swap_failing{model="demo"} 1.0'
+    Registry(registry).set_live("demo", old)  # rolled back
+    assert await failing() == 'turnpoint_swap_failing{model="demo"} 0.0'
+    assert service.models.live["demo"].version == old
+    corrupt(registry, seed=2)
+    assert await failing() == 'turnpoint_swap_failing{model="demo"} 1.0'
+    publish(registry, seed=3)  # or mended by the next
+    assert await failing() == 'turnpoint_swap_failing{model="demo"} 0.0'
 
 
 async def test_a_first_version_that_is_bad_is_told_by_readyz(tmp_path: Path) -> None:
@@ -180,6 +204,10 @@ async def test_an_unreadable_registry_stays_quiet_after_one_line(
         await service.models.poll()
     assert caplog.text.count("no route to host") == 1
     assert (await ask(client)).status_code == 200
+    assert "turnpoint_registry_up 0.0" in (await client.get("/metrics")).text
+    monkeypatch.undo()
+    await service.models.poll()
+    assert "turnpoint_registry_up 1.0" in (await client.get("/metrics")).text
 
 
 async def test_stray_folders_harm_nobody(service: Service, registry: Path) -> None:

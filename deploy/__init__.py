@@ -1,0 +1,1 @@
+"""What runs Turnpoint somewhere, and what watches it there."""

