@@ -23,7 +23,6 @@ from service.staging import memory_of
 from service.watchdog import until_stuck
 from service.worker import Settled, Worker
 
-SMOOTHING = 0.1  # of the measured seconds per row: about the last ten batches count
 log = logging.getLogger("turnpoint.service")
 
 
@@ -53,7 +52,6 @@ class Engine:
         self.failure: str | None = None
         self._on_batch = on_batch
         self._patience = server.hang_seconds
-        self._seconds_per_row = 0.0
         self._waiting: FairQueue[Ticket] = FairQueue()
         self._accepted: set[Ticket] = set()
         self._worker = Worker(
@@ -77,7 +75,8 @@ class Engine:
     @property
     def drain_seconds(self) -> float:
         """How long what is accepted will take, by the measured rate; 1 before any measure."""
-        return self.room.held.rows * self._seconds_per_row if self._seconds_per_row else 1.0
+        pace = self._worker.seconds_per_row
+        return self.room.held.rows * pace if pace else 1.0
 
     def check_alive(self) -> None:
         """Refuse everything once there is nobody to compute it.
@@ -152,12 +151,9 @@ class Engine:
                 raise
 
     def _settle(self, settled: Settled) -> None:
-        """Note what a batch cost; hand over what it came to."""
+        """Note a batch; hand over what it came to."""
         if settled.computed_rows:
             self._on_batch(settled.computed_rows)
-            measured = settled.busy_seconds / settled.computed_rows
-            known = self._seconds_per_row or measured
-            self._seconds_per_row = known + SMOOTHING * (measured - known)
         for ticket, outcome in settled.outcomes:
             self._hand_over(ticket, outcome)
 

@@ -18,6 +18,11 @@ from service.staging import Memory
 from service.watchdog import Pulse
 
 
+SMOOTHING = 0.1  # of the measured seconds per row: about the last ten batches count
+MEASURE_HOLDS = 1.0  # seconds; an older measure may be wrong by now, and refuses nobody
+WAY_BACK = 0.1  # of the time that a caller allows, kept for encoding and sending
+
+
 @dataclass(frozen=True)
 class Settled:
     """What became of some tickets.
@@ -25,12 +30,10 @@ class Settled:
     Attributes:
         outcomes: of each; None for one that nobody waits for.
         computed_rows: of those that were computed together; 0 where none was.
-        busy_seconds: what that cost the device.
     """
 
     outcomes: Sequence[tuple[Ticket, Result | Exception | None]]
     computed_rows: int = 0
-    busy_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Worker(threading.Thread):
         threads: of one torch operation on the CPU.
         tell: called in this thread with what is settled.
         died: called in this thread, at its end, with what ended it.
+
+    Attributes:
+        seconds_per_row: that the device takes, smoothed; 0 before the first batch.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Worker(threading.Thread):
         self._memory, self._threads = memory, threads
         self._tell, self._died = tell, died
         self._landed_at = 0.0
+        self.seconds_per_row = 0.0
 
     def run(self) -> None:
         """Until the queue is closed and empty. What is worse than a batch's failure ends it."""
@@ -102,18 +109,25 @@ class Worker(threading.Thread):
 
     def _wanted(self, ticket: Ticket) -> bool:
         """Whether a job whose turn has come is computed; else it is settled here."""
-        late = time.monotonic() - (ticket.job.deadline or float("inf"))
-        if late > 0:
-            error = DeadlineExceededError(
-                f"its turn came {1000 * late:.0f} ms after the deadline of X-Request-Timeout-Ms: "
-                "allow more time or ask for less"
-            )
-            self._tell(Settled([(ticket, error)]))
-        elif ticket.future.cancelled():
+        now, deadline = time.monotonic(), ticket.job.deadline
+        if ticket.future.cancelled():
             self._tell(Settled([(ticket, None)]))
-        else:
+            return False
+        if deadline is None or now + self._needed(ticket, deadline, now) <= deadline:
             return True
+        error = DeadlineExceededError(
+            f"its turn came after {1000 * (now - ticket.at):.0f} ms, too late for an answer before "
+            "the deadline of X-Request-Timeout-Ms: allow more time or ask for less"
+        )
+        self._tell(Settled([(ticket, error)]))
         return False
+
+    def _needed(self, ticket: Ticket, deadline: float, now: float) -> float:
+        """Seconds from a job's turn to its caller; what would come late is not worth computing."""
+        if now - self._landed_at > MEASURE_HOLDS:
+            return 0.0
+        computing = ticket.job.inputs.rows * self.seconds_per_row
+        return computing + WAY_BACK * (deadline - ticket.at)
 
     def _launch(self, tickets: Sequence[Ticket]) -> _Launched | None:
         """Start a batch; one that cannot be started is mended and settled at once."""
@@ -141,5 +155,8 @@ class Worker(threading.Thread):
         ]
         rows = sum(ticket.job.inputs.rows for ticket in tickets)
         # A batch launched before the last one landed had the device only from then on.
-        self._tell(Settled(told, rows, now - max(at, self._landed_at)))
+        measured = (now - max(at, self._landed_at)) / rows
+        known = self.seconds_per_row or measured
+        self.seconds_per_row = known + SMOOTHING * (measured - known)
         self._landed_at = now
+        self._tell(Settled(told, rows))

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from core.errors import DeadlineExceededError, NotReadyError, OverloadedError
 from service import compute as module
+from service import worker
 from service.engine import Engine
 from service.job import Job, Result
 from service.negatives import Service
@@ -80,6 +81,28 @@ async def test_past_its_deadline_a_job_is_dropped_at_its_turn(engine: Engine, ga
     assert isinstance(await first, Result)
     assert isinstance(await timely, Result)
     assert gate.seen == [[1], [3]]
+
+
+async def test_what_would_come_too_late_is_not_computed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn comes in time, its answer would not; a measure that has aged refuses nobody."""
+    real, computed = module.sample, []
+
+    def slow(jobs: Sequence[Job], query: Any) -> Any:
+        computed.extend(job.seed for job in jobs)
+        time.sleep(0.05 * len(query.users))
+        return real(jobs, query)
+
+    monkeypatch.setattr(module, "sample", slow)
+    await engine.submit(job(rows=4, seed=1))  # measured: 0.05 s a row
+    with pytest.raises(DeadlineExceededError, match="too late for an answer"):
+        await engine.submit(job(rows=10, seed=2, deadline=time.monotonic() + 0.3))
+    await engine.submit(job(rows=10, seed=3, deadline=time.monotonic() + 5))
+    assert computed == [1, 3]
+    monkeypatch.setattr(worker, "MEASURE_HOLDS", 0.0)
+    await engine.submit(job(rows=10, seed=4, deadline=time.monotonic() + 0.3))
+    assert computed == [1, 3, 4]
 
 
 async def test_a_caller_that_hung_up_is_skipped(engine: Engine, gate: Gate) -> None:
