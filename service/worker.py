@@ -17,7 +17,6 @@ from service.queue import FairQueue
 from service.staging import Memory
 from service.watchdog import Pulse
 
-
 SMOOTHING = 0.1  # of the measured seconds per row: about the last ten batches count
 MEASURE_HOLDS = 1.0  # seconds; an older measure may be wrong by now, and refuses nobody
 WAY_BACK = 0.1  # of the time that a caller allows, kept for encoding and sending
