@@ -81,7 +81,9 @@ class Smoke:
         before = len(list(model.iterdir()))
         endless = ("--epochs", "100000", "--patience", "100000", "--publish-every", "1")
         with self._training(*endless) as container:
-            await_(lambda: len(list(model.iterdir())) > before + 2, "the next run publishes on the way")
+            await_(
+                lambda: len(list(model.iterdir())) > before + 2, "the next run publishes on the way"
+            )
             privileges(container)
             begin = time.monotonic()
             code = container.stop()
@@ -126,7 +128,10 @@ class Smoke:
         check(code == 0, f"then exit code {code}")
 
     def _serving(self, wire: Wire) -> Container:
-        settings = {"TURNPOINT_SERVER__PORT": str(wire.port), "TURNPOINT_AUTH__KEYS_FILE": "/state/keys"}
+        settings = {
+            "TURNPOINT_SERVER__PORT": str(wire.port),
+            "TURNPOINT_AUTH__KEYS_FILE": "/state/keys",
+        }
         mounts = {self.registry: "registry", self.keys.parent: "state"}
         return Container(self.service, environment=settings, mounts=mounts, log=self.log)
 
@@ -142,7 +147,10 @@ def privileges(container: Container) -> None:
     wanted = {"NoNewPrivs": "1", "CapEff": "0" * 16, "CapBnd": "0" * 16}
     seen = {name: status[name] for name in wanted}
     uid, inside = status["Uid"].split()[0], status["NSpid"].split()[-1]
-    check(seen == wanted and uid == str(UID) and inside == "1", f"process {inside}, uid {uid}, no capabilities")
+    check(
+        seen == wanted and uid == str(UID) and inside == "1",
+        f"process {inside}, uid {uid}, no capabilities",
+    )
 
 
 def await_(condition, what: str, seconds: float = 120) -> None:
