@@ -28,7 +28,7 @@ from service.settings import fields
 SCRAPE = "1s"  # between two scrapes, and between two evaluations of the rules
 HURRY = 60  # every `for` of an alert is divided by this: 1m becomes 1s
 PATIENCE = 120  # seconds for anything to happen; the first model takes a minute on a busy machine
-TRAIN_ARGS = "--publish-every 10 --epochs 100000 --patience 100000"
+TRAIN_ARGS = "--publish-every 20 --epochs 100000 --patience 100000"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

@@ -35,7 +35,7 @@ WINDOW = "15s"  # in place of $__rate_interval
 PAGE = "#111217"
 UNIT, GAP = 0.235, 0.06  # inches of one of Grafana's rows, and between two cards
 COLUMN = 0.58  # inches of one of Grafana's 24 columns
-COLOURS = 96  # of the finished file
+COLOURS = 224  # of the finished file
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def inner_axes(figure: plt.Figure, box: tuple[float, float, float, float], kind:
     for side in axes.spines.values():
         side.set_visible(False)
     if kind != "stat":
-        locator = AutoDateLocator(maxticks=5, interval_multiples=True)
+        locator = AutoDateLocator(minticks=2, maxticks=5)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     return axes
