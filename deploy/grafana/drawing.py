@@ -81,7 +81,7 @@ def draw_heatmap(axes: Axes, panel: dict[str, Any], lines: list[Line]) -> None:
     lines = sorted(lines, key=lambda line: float(line[0]))
     times = np.unique(np.concatenate([line[1] for line in lines]))
     below = np.array([np.interp(times, t, np.nan_to_num(v)) for _, t, v in lines])
-    inside = np.diff(below, axis=0, prepend=0)
+    inside = np.diff(below, axis=0, prepend=0).clip(min=0)
     rows = np.flatnonzero(inside.max(1) > 0)
     low, high = (max(rows[0] - 1, 0), rows[-1] + 2) if len(rows) else (0, len(lines))
     edges = [shown(float(line[0]), unit) for line in lines][low:high]
