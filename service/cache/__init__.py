@@ -22,7 +22,7 @@ def make_laws(settings: Settings, metrics: Metrics) -> Laws:
         ConfigError: an address that no Redis client understands.
     """
     store: Store
-    if settings.redis.url:
+    if settings.redis.url and settings.cache.mode != "off":
         store = RedisStore(settings.redis, settings.cache.ttl_seconds, metrics)
     else:
         store = LocalStore(settings.cache.max_bytes)
