@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
         ConfigError: the address cannot be bound.
     """
     configure_logs(settings.log)
+    if os.environ.get("WEB_CONCURRENCY", "1") != "1":
+        log.warning("WEB_CONCURRENCY has no effect: one process is one replica, start more of them")
     listening = _bind(settings.server)
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -35,6 +38,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
         create_app(settings),
         timeout_keep_alive=settings.server.keep_alive_seconds,
         timeout_graceful_shutdown=settings.server.drain_seconds,
+        workers=1,
         log_config=None,
         access_log=settings.log.level == "debug",
         server_header=False,

@@ -39,9 +39,7 @@ def test_a_run_is_counted(data, tmp_path):  # noqa: F811
         train(data, CONFIG, outputs, together(metrics.watcher, Watcher(on_step=ticks.append)))
         after = page(address)
     assert set(before) == set(after) - {
-        f"{name}{part}"
-        for name in ("loss", "nonfinite_total")
-        for part in ("encoder", "diffusion")
+        f"{name}{part}" for name in ("loss", "nonfinite_total") for part in ("encoder", "diffusion")
     }
     assert before["steps_total"] == before["publish_totalok"] == 0
     assert after["steps_total"] == len(ticks) == 4 * ticks[0].steps
