@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test test-slow stack-test dashboards pictures lint format serve bench bench-serving clean
+.PHONY: help setup tools demo test test-slow stack-test image-test dashboards pictures lint format serve bench bench-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ bench-serving: setup  ## the same with the peers installed, then the sweep; a qu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt
 	$(BIN)/python -m bench.serving --out .turnpoint/bench
 	$(BIN)/python -m bench.serving.sweep --requests 10000 --out .turnpoint/bench
+
+image-test: setup  ## build both images without Docker and run them; as root, with buildah and debootstrap
+	PYTHON=$(abspath $(BIN)/python) deploy/image/test.sh
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .turnpoint .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

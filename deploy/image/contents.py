@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from container import Image
+from deploy.image.container import Image
 
 UID = 10001
 BUILD_TOOLS = {"cc", "gcc", "g++", "c++", "clang", "ld", "as", "make", "cmake"}

@@ -16,7 +16,7 @@ scheme = "https" if os.environ.get("TURNPOINT_SERVER__TLS_CERTFILE") else "http"
 port = os.environ.get("TURNPOINT_SERVER__PORT") or "8000"
 unverified = ssl._create_unverified_context()  # noqa: S323  # loopback, see above
 try:
-    with urllib.request.urlopen(  # noqa: S310  # our own address
+    with urllib.request.urlopen(
         f"{scheme}://127.0.0.1:{port}/readyz", timeout=TIMEOUT, context=unverified
     ) as answer:
         print(answer.read().decode())

@@ -1,6 +1,6 @@
 """The smoke test of the two images: train into a registry, serve from it, ask, stop.
 
-    sudo python deploy/image/smoke.py WORK          after deploy/image/build.sh; `make image-test`
+    sudo python -m deploy.image.smoke WORK          after deploy/image/build.sh; `make image-test`
 
 Every line it prints is something that was seen; it ends with exit code 1 at the first that is not.
 """
@@ -12,13 +12,12 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from container import Buildah, Container, Image
-from contents import UID, inspect
-from wire import Wire
+from deploy.image.container import Buildah, Container, Image
+from deploy.image.contents import UID, inspect
+from deploy.image.wire import Wire
 
 DIM = 64
 ROWS, N = 128, 8
@@ -153,11 +152,12 @@ def privileges(container: Container) -> None:
     )
 
 
-def await_(condition, what: str, seconds: float = 120) -> None:
+def await_(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Until it holds."""
     end = time.monotonic() + seconds
     while not condition():
-        check(time.monotonic() < end, f"{what}, within {seconds:.0f} s")
+        if time.monotonic() > end:
+            check(False, f"{what}, within {seconds:.0f} s")
         time.sleep(0.01)
     say(what)
 

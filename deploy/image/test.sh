@@ -17,4 +17,4 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 export WORK=${WORK:-$PWD/.turnpoint/image}
 deploy/image/build.sh
-exec "${PYTHON:-python3}" deploy/image/smoke.py "$WORK"
+exec "${PYTHON:-python3}" -m deploy.image.smoke "$WORK"
