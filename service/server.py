@@ -42,6 +42,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
             certificates cannot be used, or see `create_app`.
     """
     configure_logs(settings.log)
+    if os.environ.get("WEB_CONCURRENCY", "1") != "1":
+        log.warning("WEB_CONCURRENCY has no effect: one process is one replica, start more of them")
     _check_registry(settings.registry)
     app = create_app(settings)
     engine: Engine = app.state.service.engine
@@ -69,6 +71,7 @@ def server_config(app: FastAPI, server: ServerSettings) -> uvicorn.Config:
             GuardedProtocol, limits=server, metrics=app.state.service.metrics
         ),
         ws="none",
+        workers=1,
         timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.drain_seconds,
         log_config=None,

@@ -92,6 +92,9 @@ def built(panel: Panel) -> timeseries.Panel:
         if panel.form == Form.HEATMAP:
             target.format(PromQueryFormat.HEATMAP)
         made.with_target(target)
+    for pattern, colour in panel.colours.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        made.override_by_regexp(pattern, [model.DynamicConfigValue("color", fixed)])
     STYLES[panel.form](made, panel)
     return made
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 RATE = "$__rate_interval"
+HERE = 'instance=~"$instance"'
+GOOD, BAD, IDLE = "green", "red", "text"  # Grafana's names of colours
 
 
 class Form(Enum):
@@ -28,6 +30,7 @@ class Panel:
         form: lines by default.
         width: of 24.
         states: value -> (word, colour), of the form `STATES`.
+        colours: pattern of whole legends -> colour, where a series means good or bad.
         limit: from which on a value is too high, or too low where `limit_below`.
         limit_below: whether low values are the bad ones.
     """
@@ -39,6 +42,7 @@ class Panel:
     form: Form = Form.LINES
     width: int = 8
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
+    colours: dict[str, str] = field(default_factory=dict)
     limit: float | None = None
     limit_below: bool = False
 

@@ -1,6 +1,7 @@
 """The command as people run it: a process, its output and its exit code."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import safetensors.numpy
 
 from core.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, unpack
 from core.registry import Registry
-from tests.cli.conftest import ROOT, turnpoint
+from tests.cli.conftest import ENVIRONMENT, ROOT, turnpoint
 
 COMMANDS = ("train", "serve", "models", "publish", "generate", "bench", "demo")
 
@@ -176,3 +177,24 @@ def test_a_corrupt_checkpoint_is_not_published(trained, tmp_path):
     assert done.returncode == 2
     assert "truncated" in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_sigterm_ends_training_in_order(tmp_path):
+    """And is not left to the default, which process 1 of a container does not have."""
+    command = [sys.executable, "-m", "cli.main", "train", "--encoder", "mf", "--method", "adar"]
+    command += ["--epochs", "100000", "--patience", "100000", "--eval-every", "1", "--dim", "8"]
+    command += ["--registry", "registry", "--model", "demo", "--publish-every", "1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            while not run.stdout.readline().startswith("epoch 2/"):
+                assert run.poll() is None
+            run.send_signal(signal.SIGTERM)
+            run.stdout.read()
+            assert run.wait(timeout=30) == 128 + signal.SIGTERM
+        finally:
+            run.kill()
+    registry = Registry(tmp_path / "registry")
+    unpack(registry.read("demo", registry.live("demo")))
+    assert not list((tmp_path / "registry" / "demo").glob(".*"))

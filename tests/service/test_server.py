@@ -88,6 +88,14 @@ def test_a_signal_drains_and_exits_with_zero(registry: Path, number: int) -> Non
     assert any("listening on http://127.0.0.1:" in line["message"] for line in lines)
 
 
+def test_several_workers_are_not_silently_one(registry: Path) -> None:
+    with process(registry, WEB_CONCURRENCY="4") as (child, address):
+        assert httpx.get(f"{address}/readyz").status_code == 200
+        child.terminate()
+        _, errors = child.communicate(timeout=30)
+    assert "WEB_CONCURRENCY has no effect: one process is one replica" in errors
+
+
 def test_a_port_that_is_taken_is_one_readable_line(registry: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

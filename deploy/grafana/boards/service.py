@@ -1,11 +1,8 @@
-"""The three dashboards. Every metric in them is in docs/api.md, every alert in docs/runbook.md."""
+"""Is the service well, and if not: traffic, time, room, cache or Redis?"""
 
-from deploy.grafana.panels import RATE, Board, Form, Panel, quantiles
+from deploy.grafana.panels import BAD, GOOD, HERE, IDLE, RATE, Board, Form, Panel, quantiles
 
-HERE = 'instance=~"$instance"'
 ASKED = f'route="/negatives", {HERE}'
-MODEL = f'model=~"$model", {HERE}'
-GOOD, BAD, IDLE = "green", "red", "text"
 STAGES = ("decode", "queue", "sample", "encode")
 
 
@@ -17,7 +14,7 @@ def mean_of(histogram: str) -> str:
     return f"{sums} / {counts}"
 
 
-SERVICE = Board(
+BOARD = Board(
     title="Turnpoint: service",
     uid="turnpoint-service",
     about="Is it well, and if not: traffic, time, room, cache or Redis? Start here.",
@@ -81,7 +78,7 @@ SERVICE = Board(
         "Traffic": [
             Panel(
                 "Requests by status",
-                "200 is well; 4xx is the callers' doing but for 429, which is overload; 499 hung up.",
+                "200 is well; 4xx is the callers' doing, but 429 is overload; 499 hung up.",
                 "reqps",
                 {
                     "{{code}}": (
@@ -89,6 +86,7 @@ SERVICE = Board(
                     )
                 },
                 Form.STACK,
+                colours={"2..": GOOD, "4..": "yellow", "(429|5..)": BAD, "499": IDLE},
             ),
             Panel(
                 "Refusals by reason",
@@ -133,9 +131,9 @@ SERVICE = Board(
             ),
             Panel(
                 "Where the time goes",
-                "Mean of each stage. Queue grows: too few replicas. Sample grows: larger batches, a "
-                "dearer rule, or neighbours on the machine. What is missing to the latency is the "
-                "network and the callers.",
+                "Mean of each stage. Queue grows: too few replicas. Sample grows: larger batches, "
+                "a dearer rule, or neighbours on the machine. What is missing to the latency is "
+                "the network and the callers.",
                 "s",
                 {stage: mean_of(f"{stage}_seconds") for stage in STAGES},
                 Form.STACK,
@@ -192,6 +190,7 @@ SERVICE = Board(
                 },
                 Form.STACK,
                 6,
+                colours={"hit": GOOD, "miss": "blue", "bypassed": IDLE, "(garbage|error)": BAD},
             ),
             Panel(
                 "Time of a look-up",
@@ -211,6 +210,7 @@ SERVICE = Board(
                 },
                 Form.STACK,
                 6,
+                colours={"stored": GOOD, "dropped": "yellow", "failed": BAD},
             ),
             Panel(
                 "Memory",
@@ -221,8 +221,8 @@ SERVICE = Board(
             ),
             Panel(
                 "Redis and the cache in use",
-                "Redis open: it failed, and is not asked until a probe succeeds. No Redis configured "
-                "shows as none. The cache in use switches itself off where it does not pay.",
+                "Redis no: it failed, and is not asked until a probe succeeds; without one nothing "
+                "is shown. The cache switches itself off where it does not pay.",
                 "none",
                 {
                     "Redis {{instance}}": f"turnpoint_redis_up{{{HERE}}}",
@@ -235,184 +235,3 @@ SERVICE = Board(
         ],
     },
 )
-
-MODELS = Board(
-    title="Turnpoint: model",
-    uid="turnpoint-model",
-    about="Which version is live, how old it is, and what it generates.",
-    variables={
-        "instance": "label_values(turnpoint_ready, instance)",
-        "model": "label_values(turnpoint_model_info, model)",
-    },
-    rows={
-        "Versions": [
-            Panel(
-                "Live version",
-                "Which version answered when. Two at once: replicas are between two polls.",
-                "none",
-                {
-                    "{{model}} {{version}}": (
-                        f"max by (model, version) (turnpoint_model_info{{{MODEL}}})"
-                    )
-                },
-                Form.STATES,
-                24,
-                states={"1": ("live", GOOD)},
-            ),
-            Panel(
-                "Stuck",
-                "Swap failing: the registry's live version cannot be made live. Registry: whether "
-                "it could be read.",
-                "none",
-                {
-                    "swap failing {{model}} {{instance}}": f"turnpoint_swap_failing{{{MODEL}}}",
-                    "registry gone {{instance}}": f"1 - turnpoint_registry_up{{{HERE}}}",
-                },
-                Form.STATES,
-                24,
-                states={"0": ("no", GOOD), "1": ("yes", BAD)},
-            ),
-            Panel(
-                "Age",
-                "Since the live checkpoint was made. It grows while nothing new is published.",
-                "s",
-                {"{{model}}": f"max by (model) (turnpoint_model_age_seconds{{{MODEL}}})"},
-                width=12,
-            ),
-            Panel(
-                "Swaps",
-                "New versions seen in five minutes, by outcome. All but ok leave the old one live.",
-                "none",
-                {
-                    "{{model}} {{result}}": (
-                        f"sum by (model, result) (increase(turnpoint_swaps_total{{{MODEL}}}[5m]))"
-                    )
-                },
-                Form.STACK,
-                12,
-            ),
-        ],
-        "What it generates": [
-            Panel(
-                "Transition point",
-                "t* as a share of T: 1 is pure noise, the easiest negatives. All rows at one end: "
-                "the rule no longer tells users apart.",
-                "percentunit",
-                {
-                    "{{le}}": (
-                        f"sum by (le) (rate(turnpoint_transition_step_bucket{{{MODEL}}}[{RATE}]))"
-                    )
-                },
-                Form.HEATMAP,
-            ),
-            Panel(
-                "Positive's score less the negative's",
-                "<e_u, e_i> - <e_u, e_d> over |e_u| |e_i|, of a sample. Towards 0: hard negatives; "
-                "below 0: harder than their positives.",
-                "none",
-                quantiles(f"turnpoint_score_gap_bucket{{{MODEL}}}", "model", 0.1, 0.5, 0.9),
-            ),
-            Panel(
-                "Negatives that beat their positive",
-                "Share of the sample. A jump after a swap: the callers' embeddings are not those "
-                "that the version was trained on.",
-                "percentunit",
-                {
-                    "{{model}}": (
-                        "sum by (model) "
-                        f'(rate(turnpoint_score_gap_bucket{{le="0.0", {MODEL}}}[{RATE}])) '
-                        "/ sum by (model) "
-                        f'(rate(turnpoint_score_gap_bucket{{le="+Inf", {MODEL}}}[{RATE}]))'
-                    )
-                },
-            ),
-            Panel(
-                "Transition point, percentiles",
-                "The same t* as lines.",
-                "percentunit",
-                quantiles(f"turnpoint_transition_step_bucket{{{MODEL}}}", "model", 0.1, 0.5, 0.9),
-                width=24,
-            ),
-        ],
-    },
-)
-
-TRAINER = Board(
-    title="Turnpoint: trainer",
-    uid="turnpoint-trainer",
-    about="Does it learn, how fast, and does what it learns get out?",
-    variables={"instance": "label_values(turnpoint_trainer_steps_total, instance)"},
-    rows={
-        "Learning": [
-            Panel(
-                "Loss",
-                "Of the last step before each scrape. Falling, then level, is well; NaN is the end.",
-                "none",
-                {"{{part}}": f"turnpoint_trainer_loss{{{HERE}}}"},
-                width=12,
-            ),
-            Panel(
-                "Pairs learnt from",
-                "A second. 0 between epochs is an evaluation.",
-                "cps",
-                {"{{instance}}": f"rate(turnpoint_trainer_pairs_total{{{HERE}}}[{RATE}])"},
-                width=12,
-            ),
-            Panel(
-                "Steps",
-                "Mini-batches a second.",
-                "cps",
-                {"{{instance}}": f"rate(turnpoint_trainer_steps_total{{{HERE}}}[{RATE}])"},
-            ),
-            Panel(
-                "Steps that were not finite",
-                "In five minutes. Any is one too many.",
-                "none",
-                {"{{part}}": f"increase(turnpoint_trainer_nonfinite_total{{{HERE}}}[5m])"},
-                limit=1,
-            ),
-            Panel(
-                "CPU",
-                "Cores in use.",
-                "none",
-                {
-                    "{{instance}}": (
-                        f'rate(process_cpu_seconds_total{{job="turnpoint-trainer", {HERE}}}[{RATE}])'
-                    )
-                },
-            ),
-        ],
-        "Publishing": [
-            Panel(
-                "Lag",
-                "Since this run last published, or began: how far what is served can be behind what "
-                "was learnt. A saw whose teeth are the publications.",
-                "s",
-                {"{{instance}}": f"turnpoint_trainer_lag_seconds{{{HERE}}}"},
-            ),
-            Panel(
-                "Publications",
-                "In five minutes, by outcome.",
-                "none",
-                {
-                    "{{result}}": (
-                        f"sum by (result) (increase(turnpoint_trainer_publish_total{{{HERE}}}[5m]))"
-                    )
-                },
-                Form.STACK,
-            ),
-            Panel(
-                "Memory",
-                "Resident.",
-                "bytes",
-                {
-                    "{{instance}}": (
-                        f'process_resident_memory_bytes{{job="turnpoint-trainer", {HERE}}}'
-                    )
-                },
-            ),
-        ],
-    },
-)
-
-BOARDS = (SERVICE, MODELS, TRAINER)
