@@ -13,10 +13,10 @@ from trainer import synthetic
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
-from trainer.encoders import Encoder, make
+from trainer.encoders import Encoded, Encoder, make
 from trainer.evaluate import evaluate
 from trainer.run import STATE_FILE, Run
-from trainer.sampling import make_picker
+from trainer.sampling import UniformNegatives, make_picker
 from trainer.split import split_off_test, split_off_valid
 
 CONFIG = TrainConfig(
@@ -63,14 +63,13 @@ def test_plain_training_is_bpr_by_hand(data):
     torch.manual_seed(config.seed)
     encoder = make("mf", data, config.dim, config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    picker = make_picker("uniform", data)
+    source = UniformNegatives(data.train, data.num_users, data.num_items)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     pairs = torch.from_numpy(data.train)
     for rows in torch.randperm(len(pairs), generator=generator).split(config.batch_size):
         users, items = pairs[rows].unbind(1)
-        others = picker.sample(users, generator)
-        e_u, e = encoder.encode(users, torch.cat([items, others]))
-        margin = (e_u * (e[: len(rows)] - e[len(rows) :])).sum(-1)
+        others = source.sample(users, generator)
+        margin = (encoder.users[users] * (encoder.items[items] - encoder.items[others])).sum(-1)
         loss = -torch.nn.functional.logsigmoid(margin).mean()
         loss = loss + config.l2 * encoder.penalty(users, torch.cat([items, others]))
         optimizer.zero_grad()
@@ -168,14 +167,14 @@ class OwnEncoder(nn.Module):
         self.item_table = nn.Embedding(num_items, dim)
         self.tower = nn.Linear(dim, dim)
 
-    def encode(self, users, items):
-        return self.tower(self.user_table(users)), self.item_table(items)
+    def encode(self, users):
+        return Encoded(self.tower(self.user_table(users)), self.item_table)
 
     def penalty(self, users, items):
         return self.item_table(items).square().sum() / len(users)
 
     @torch.no_grad()
-    def tables(self):
+    def tables(self, split="test"):
         return self.tower(self.user_table.weight), self.item_table.weight
 
 
@@ -246,5 +245,5 @@ def test_refuses_bad_configurations(values, message):
 
 
 def test_refuses_an_unknown_picker(data):
-    with pytest.raises(ConfigError, match="negatives = 'popular'; known: uniform"):
+    with pytest.raises(ConfigError, match="negatives = 'popular'; known: uniform, popularity"):
         make_picker("popular", data)

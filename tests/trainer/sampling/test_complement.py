@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from core.errors import ConfigError
-from trainer.sampling.base import NegativePicker
-from trainer.sampling.uniform import UniformNegatives
+from trainer.sampling import UniformNegatives
+from trainer.sampling.base import Source
 
 NUM_ITEMS = 7
 
@@ -70,8 +70,8 @@ def test_an_empty_batch_is_none() -> None:
     assert drawn.shape == (0,)
 
 
-def test_it_is_a_picker() -> None:
-    assert isinstance(picker([set()]), NegativePicker)
+def test_it_is_a_source() -> None:
+    assert isinstance(picker([set()]), Source)
 
 
 def test_a_user_who_took_everything_is_refused() -> None:
