@@ -1,5 +1,6 @@
 """Sequences of items, one after the other: padding exists only where a network asks for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
+
+WIDTHS = (8, 20)  # where `in_bands` divides; most people's sequences are short
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +19,7 @@ class Sequences:
     Attributes:
         items: int64 [B], ids, oldest first within a sequence, one sequence after the other.
         lengths: int64 [S], at least 1 each; their sum is B.
-        longest: the largest of `lengths`, known without asking the device.
+        longest: no length is above it; known without asking the device.
     """
 
     items: Int[Tensor, " B"]
@@ -60,6 +63,30 @@ class Sequences:
     def replaced(self, items: Int[Tensor, " B"]) -> "Sequences":
         """Other items at the same positions."""
         return Sequences(items, self.lengths, self.longest)
+
+    def in_bands(
+        self, function: Callable[[Tensor, "Sequences"], Tensor], rows: Float[Tensor, "B d"]
+    ) -> Float[Tensor, "B e"]:
+        """function(rows, sequences), which pads, for short, middling and long sequences apart.
+
+        A rectangle costs what its longest sequence costs; attention, the square of it.
+        """
+        results = [function(rows[at], part) for at, part in self._bands]
+        order = torch.cat([at for at, _ in self._bands])
+        return torch.cat(results).index_select(0, order.argsort())
+
+    @cached_property
+    def _bands(self) -> list[tuple[Int[Tensor, " b"], "Sequences"]]:
+        """Positions and sequences by length."""
+        bands = []
+        low = 0
+        for high in (*(width for width in WIDTHS if width < self.longest), self.longest):
+            inside = (self.lengths > low) & (self.lengths <= high)
+            at = inside[self.owners].nonzero().squeeze(1)
+            if len(at):
+                bands.append((at, Sequences(self.items[at], self.lengths[inside], high)))
+            low = high
+        return bands
 
     @cached_property
     def _cells(self) -> Int[Tensor, " B"]:

@@ -13,10 +13,10 @@ from trainer import synthetic
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
-from trainer.encoders import Encoded, Encoder, make
+from trainer.encoders import ENCODERS, Encoded, Encoder, make
 from trainer.evaluate import evaluate
 from trainer.run import STATE_FILE, Run
-from trainer.sampling import UniformNegatives, make_picker
+from trainer.sampling import PICKERS, UniformNegatives, make_picker
 from trainer.split import split_off_test, split_off_valid
 
 CONFIG = TrainConfig(
@@ -37,8 +37,12 @@ def data() -> Interactions:
 
 
 def run_of(data: Interactions, config: TrainConfig, watcher: Watcher | None = None) -> Run:
-    run = new_run(make(config.encoder, data, config.dim, config.seed), config)
-    return cotrain(run, data, make_picker("uniform", data), config, watcher)
+    run = new_run(encoder_of(data, config), config)
+    return cotrain(run, data, make_picker(config.negatives, data), config, watcher)
+
+
+def encoder_of(data: Interactions, config: TrainConfig, seed: int = 0) -> Encoder:
+    return make(config.encoder, data, config.dim, seed, dropout=config.dropout)
 
 
 def same_weights(a: Run, b: Run) -> bool:
@@ -46,11 +50,13 @@ def same_weights(a: Run, b: Run) -> bool:
     return all(n == m and torch.equal(v, w) for (n, v), (m, w) in pairs)
 
 
-def test_weight_zero_trains_the_encoder_exactly_as_no_method_does(data):
-    """The diffusion has its own generator: batches and e_j are the same with and without it."""
-    plain = run_of(data, replace(CONFIG, method="none"))
-    with_zero = run_of(data, replace(CONFIG, weight=0.0))
-    with_some = run_of(data, replace(CONFIG, weight=0.5))
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_weight_zero_trains_the_encoder_exactly_as_no_method_does(data, encoder):
+    """The diffusion has its own generator: batches, e_j and dropout are the same without it."""
+    config = replace(CONFIG, encoder=encoder, dropout=0.3, epochs=2)
+    plain = run_of(data, replace(config, method="none"))
+    with_zero = run_of(data, replace(config, weight=0.0))
+    with_some = run_of(data, replace(config, weight=0.5))
     tables = [torch.cat(run.encoder.tables()) for run in (plain, with_zero, with_some)]
     assert torch.equal(tables[0], tables[1])
     assert not torch.allclose(tables[0], tables[2])
@@ -77,6 +83,17 @@ def test_plain_training_is_bpr_by_hand(data):
         optimizer.step()
     for ours, theirs in zip(run.encoder.tables(), encoder.tables(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("negatives", PICKERS)
+def test_every_encoder_trains_with_every_picker_and_adar(data, encoder, negatives):
+    config = replace(CONFIG, encoder=encoder, negatives=negatives, epochs=1, dropout=0.1)
+    ticks = []
+    run = run_of(data, config, Watcher(on_step=ticks.append))
+    assert all(loss.isfinite() for tick in ticks for loss in tick.losses.values())
+    assert torch.cat(run.encoder.tables()).isfinite().all()
+    assert ("auxiliary" in ticks[0].losses) == (encoder == "cl4srec")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -185,17 +202,18 @@ def test_a_users_own_module_is_an_encoder(data):
     assert run.epoch == CONFIG.epochs
 
 
-@pytest.mark.parametrize("encoder", ["mf", "lightgcn"])
+@pytest.mark.parametrize("encoder", ["mf", "lightgcn", "ngcf", "gru4rec", "cl4srec"])
 @pytest.mark.parametrize("method", ["none", "adar"])
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, encoder, method):
-    config = replace(CONFIG, encoder=encoder, method=method)
+    """Dropout, augmentations and candidates included."""
+    config = replace(CONFIG, encoder=encoder, method=method, dropout=0.3, negatives="mixgcf")
     whole = run_of(data, config)
     half = replace(config, epochs=2)
     run_of(data, half).save(tmp_path, half.as_dict())
     torch.manual_seed(99)  # another process would not have our random state
-    resumed = new_run(make(encoder, data, config.dim, config.seed + 1), config)
+    resumed = new_run(encoder_of(data, config, seed=1), config)
     assert resumed.load(tmp_path, config.as_dict())
-    cotrain(resumed, data, make_picker("uniform", data), config)
+    cotrain(resumed, data, make_picker(config.negatives, data), config)
     assert resumed.epoch == whole.epoch == 4
     assert same_weights(resumed, whole)
     assert resumed.history == whole.history
@@ -237,6 +255,7 @@ def test_a_truncated_state_is_refused(data, tmp_path, keep):
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
         ({"diffusion_learning_rate": -1.0}, "diffusion_learning_rate = -1.0"),
         ({"l2": -1.0}, "l2 = -1.0"),
+        ({"candidates": 0}, "candidates = 0"),
     ],
 )
 def test_refuses_bad_configurations(values, message):

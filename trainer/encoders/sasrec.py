@@ -87,11 +87,14 @@ class Block(nn.Module):
             x: float [B, d].
             sequences: whose positions the rows of x are.
         """
-        padded = sequences.pad(self.qkv(self.norm(x)))
-        q, k, v = padded.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        rate = self.dropout.p if self.training else 0.0
-        attended = scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
-        gathered = sequences.unpad(attended.transpose(1, 2).flatten(2))
-        x = x + self.dropout(self.out(gathered))
+        attended = sequences.in_bands(self._attend, self.qkv(self.norm(x)))
+        x = x + self.dropout(self.out(attended))
         out: Tensor = x + self.dropout(self.network(x))
         return out
+
+    def _attend(self, qkv: Float[Tensor, "B e"], sequences: Sequences) -> Float[Tensor, "B d"]:
+        heads = sequences.pad(qkv).unflatten(2, (3, self.num_heads, -1))
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        rate = self.dropout.p if self.training else 0.0
+        attended = scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        return sequences.unpad(attended.transpose(1, 2).flatten(2))
