@@ -38,7 +38,8 @@ def data() -> Interactions:
 
 def run_of(data: Interactions, config: TrainConfig, watcher: Watcher | None = None) -> Run:
     run = new_run(encoder_of(data, config), config)
-    return cotrain(run, data, make_picker(config.negatives, data), config, watcher)
+    picker = make_picker(config.negatives, data, config.device)
+    return cotrain(run, data, picker, config, watcher)
 
 
 def encoder_of(data: Interactions, config: TrainConfig, seed: int = 0) -> Encoder:
