@@ -41,6 +41,9 @@ class GRU4Rec(SequenceEncoder):
     def states(self, sequences: Sequences) -> Float[Tensor, "B d"]:
         """See `SequenceEncoder.states`."""
         inputs = self.dropout(embedding(sequences.items, self.items))
-        hidden, _ = self.gru(sequences.pad(inputs))
-        out: Tensor = self.out(sequences.unpad(hidden))
+        out: Tensor = self.out(sequences.in_bands(self._run, inputs))
         return out
+
+    def _run(self, inputs: Float[Tensor, "B d"], sequences: Sequences) -> Float[Tensor, "B d"]:
+        hidden, _ = self.gru(sequences.pad(inputs))
+        return sequences.unpad(hidden)
