@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from core.errors import DataError
 from trainer.data import Interactions
 from trainer.encoders.base import Encoder, ReadsSequences
 from trainer.sequences import Contexts, Ragged, Sequences, last_of_each, runs
@@ -77,6 +78,9 @@ class SequenceBatches:
         size: users (sequences) of a batch; rows are several times as many.
         max_length: the longest sequence.
         device: where batches are wanted.
+
+    Raises:
+        DataError: nobody has two train items.
     """
 
     def __init__(
@@ -84,6 +88,11 @@ class SequenceBatches:
     ) -> None:
         pairs = last_of_each(interactions.train, max_length + 1)
         _, starts, counts = runs(pairs[:, 0])
+        if not (counts > 1).any():
+            raise DataError(
+                f"{interactions.name}: no user has two train items, so there is no next item to "
+                "learn; choose an encoder of pairs, or another split"
+            )
         self._users, self._items = torch.from_numpy(pairs).unbind(1)
         self._sequences = Ragged(starts[counts > 1], counts[counts > 1] - 1)
         self._size = size

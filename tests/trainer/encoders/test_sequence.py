@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import DataError
 from trainer.batches import SequenceBatches
 from trainer.cotrain import cotrain, new_run
 from trainer.data import Interactions, load
@@ -128,6 +129,12 @@ def test_batches_are_every_next_item_of_the_latest(data) -> None:
     for user in range(data.num_users):
         items = data.train[data.train[:, 0] == user, 1].tolist()[-6:]
         assert seen.get(user, ([], [])) == (items[:-1], items[1:])
+
+
+def test_data_without_a_next_item_are_refused(data) -> None:
+    first = np.flatnonzero(np.diff(data.train[:, 0], prepend=-1))
+    with pytest.raises(DataError, match="synthetic: no user has two train items"):
+        SequenceBatches(replace(data, train=data.train[first]), size=64, max_length=5)
 
 
 def test_padding_is_undone() -> None:
