@@ -8,8 +8,7 @@ from trainer.config import TrainConfig
 _SEQUENCES: dict[str, Any] = {
     "split": "leave-one-out",
     "batch_size": 256,  # sequences; the paper's
-    "num_steps": 20,  # the paper's T for sequences
-    "learning_rate": 1e-3,
+    "num_steps": 20,  # T; the paper's for sequences
     "l2": 0.0,
     "dropout": 0.5,
 }
@@ -18,7 +17,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mf": {"l2": 3e-2},
     "lightgcn": {},
     "ngcf": {"dropout": 0.1},
-    "gru4rec": _SEQUENCES,
+    "gru4rec": {**_SEQUENCES, "dropout": 0.3},
     "sasrec": _SEQUENCES,
     "cl4srec": _SEQUENCES,
 }
