@@ -17,9 +17,9 @@ import numpy as np
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
 from cli.threads import use_threads
-from trainer.config import TrainConfig
 from trainer.cotrain import cotrain, new_run
 from trainer.data import load
+from trainer.defaults import config_for
 from trainer.encoders import make
 from trainer.run import Run
 from trainer.sampling import make_picker
@@ -34,17 +34,17 @@ def main() -> None:
     parser.add_argument("--report", type=Path)
     args = parser.parse_args()
     use_threads(args.threads)
-    data = load(args.data)
-    picker = make_picker("uniform", data)
     # Nothing is validated while the clock runs, and nothing stops early.
-    plain = TrainConfig(encoder=args.encoder, eval_every=10**6)
+    plain = config_for(args.encoder, eval_every=10**6)
+    data = load(args.data, split=plain.split)
+    picker = make_picker("uniform", data)
     configs = {
         "none": plain,
         "adar film": replace(plain, method="adar"),
         "adar moment": replace(plain, method="adar", denoiser="moment"),
     }
     runs: dict[str, Run] = {
-        name: new_run(make(args.encoder, data, config.dim, 0), config)
+        name: new_run(make(args.encoder, data, config.dim, 0, dropout=config.dropout), config)
         for name, config in configs.items()
     }
     for epoch in range(args.rounds):

@@ -40,7 +40,7 @@ from trainer.cotrain import cotrain, new_run
 from trainer.data import Interactions, load
 from trainer.encoders import LightGCN, make
 from trainer.encoders.lightgcn import propagate
-from trainer.sampling import make_picker
+from trainer.sampling import UniformNegatives, make_picker
 
 Batch = tuple[Tensor, Tensor, Tensor]  # users, items, uniform negatives
 NAMES = {
@@ -73,7 +73,7 @@ class Loop:
     def __init__(self, data: Interactions, encoder: LightGCN) -> None:
         self.config = config = TrainConfig()
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.picker = make_picker("uniform", data)
+        self.negatives = UniformNegatives(data.train, data.num_users, data.num_items)
         self.pairs = torch.from_numpy(data.train)
         self.encoder = LightGCN(data.train, data.num_users, data.num_items, encoder.dim)
         self.encoder.load_state_dict(encoder.state_dict())
@@ -85,7 +85,7 @@ class Loop:
         order = torch.randperm(len(self.pairs), generator=self.generator)
         for rows in order.split(self.config.batch_size):
             users, items = self.pairs[rows].unbind(1)
-            yield users, items, self.picker.sample(users, self.generator)
+            yield users, items, self.negatives.sample(users, self.generator)
 
     def ahead(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         """The batches, each with its pairs' latest embeddings: no propagation of their own."""

@@ -79,7 +79,7 @@ def _train(data: Path | None, console: Any) -> tuple["np.ndarray", "np.ndarray",
     from trainer.config import TrainConfig
     from trainer.data import load
     from trainer.pipeline import Outputs, train
-    from trainer.sampling import make_picker
+    from trainer.sampling import UniformNegatives
 
     use_threads(None)
     config = TrainConfig(method="adar", epochs=EPOCHS, eval_every=3)
@@ -96,7 +96,8 @@ def _train(data: Path | None, console: Any) -> tuple["np.ndarray", "np.ndarray",
     train_pairs = torch.from_numpy(interactions.train)
     chosen = torch.randint(len(train_pairs), (ROWS,), generator=generator)
     user_ids, item_ids = train_pairs[chosen].unbind(1)
-    negative_ids = make_picker("uniform", interactions).sample(user_ids, generator)
+    sizes = (interactions.num_users, interactions.num_items)
+    negative_ids = UniformNegatives(interactions.train, *sizes).sample(user_ids, generator)
     users, items = result.run.encoder.tables()
     return users[user_ids].numpy(), items[item_ids].numpy(), items[negative_ids].numpy()
 

@@ -12,8 +12,22 @@ def train(
         Path | None,
         typer.Option(help="file or folder of interactions; none: a generated data set"),
     ] = None,
-    encoder: Annotated[str, typer.Option(help="mf or lightgcn")] = "lightgcn",
-    negatives: Annotated[str, typer.Option(help="baseline sampler of e_j: uniform")] = "uniform",
+    split: Annotated[
+        str | None,
+        typer.Option(help="of a single file: random or leave-one-out; default: the encoder's"),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="mf, lightgcn, ngcf, gru4rec, sasrec or cl4srec")
+    ] = "lightgcn",
+    negatives: Annotated[
+        str, typer.Option(help="sampler of e_j: uniform, popularity, dns, mixgcf or ahns")
+    ] = "uniform",
+    candidates: Annotated[
+        int, typer.Option(help="M, items that dns, mixgcf and ahns choose among, per row")
+    ] = 16,
+    ahns_alpha: Annotated[float, typer.Option(help="alpha of ahns")] = 1.0,
+    ahns_beta: Annotated[float, typer.Option(help="beta of ahns")] = 0.1,
+    ahns_power: Annotated[int, typer.Option(help="p of ahns, below 0")] = -2,
     method: Annotated[str, typer.Option(help="generated negatives e_d: none or adar")] = "none",
     transition: Annotated[
         str,
@@ -25,7 +39,10 @@ def train(
     omega: Annotated[float, typer.Option(help="omega of Eq. 11, above 0")] = 1.0,
     k: Annotated[float, typer.Option(help="k of Eq. 11, above 0")] = 1.0,
     hardness: Annotated[float, typer.Option(help="of the rules exact and fixed, 0 to 1")] = 0.5,
-    num_steps: Annotated[int, typer.Option(help="T, diffusion steps, 1 to 1000")] = 50,
+    num_steps: Annotated[
+        int | None,
+        typer.Option(help="T, diffusion steps, 1 to 1000; default: 50, for sequences 20"),
+    ] = None,
     denoiser: Annotated[str, typer.Option(help="film or moment")] = "film",
     schedule: Annotated[str, typer.Option(help="linear, cosine or sigmoid")] = "linear",
     reconstruction: Annotated[
@@ -39,12 +56,22 @@ def train(
     ] = False,
     dim: Annotated[int, typer.Option(help="d, width of the embeddings")] = 64,
     epochs: Annotated[int, typer.Option(help="most passes over the training pairs")] = 100,
-    batch_size: Annotated[int, typer.Option(help="pairs per step")] = 2048,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, of the encoder")] = 3e-3,
+    batch_size: Annotated[
+        int | None, typer.Option(help="pairs, or sequences, per step; default: the encoder's")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="items of the longest sequence")] = 50,
+    dropout: Annotated[
+        float | None, typer.Option(help="0 to below 1, where there is any; default: the encoder's")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, of the encoder; default: the encoder's")
+    ] = None,
     diffusion_learning_rate: Annotated[
         float, typer.Option(help="Adam's, of the diffusion model")
     ] = 1e-3,
-    l2: Annotated[float, typer.Option(help="weight of the encoder's L2 penalty")] = 1e-3,
+    l2: Annotated[
+        float | None, typer.Option(help="weight of the L2 penalty; default: the encoder's")
+    ] = None,
     eval_every: Annotated[int, typer.Option(help="epochs between validations")] = 5,
     patience: Annotated[
         int, typer.Option(help="validations without improvement before stopping")
@@ -82,18 +109,23 @@ def train(
     from cli.progress import TrainingProgress, show_report
     from cli.threads import use_threads
     from core.transition import Transition
-    from trainer.config import TrainConfig
     from trainer.cotrain import together
     from trainer.data import load
+    from trainer.defaults import config_for
     from trainer.metrics import TrainerMetrics
     from trainer.pipeline import Outputs
     from trainer.pipeline import train as run
     from trainer.report import write_report
 
     use_threads(threads)
-    config = TrainConfig(
-        encoder=encoder,
+    config = config_for(
+        encoder,
+        split=split,
         negatives=negatives,
+        candidates=candidates,
+        ahns_alpha=ahns_alpha,
+        ahns_beta=ahns_beta,
+        ahns_power=ahns_power,
         method=method,
         dim=dim,
         weight=weight,
@@ -106,6 +138,8 @@ def train(
         ancestral=ancestral,
         epochs=epochs,
         batch_size=batch_size,
+        max_length=max_length,
+        dropout=dropout,
         learning_rate=learning_rate,
         diffusion_learning_rate=diffusion_learning_rate,
         l2=l2,
@@ -115,7 +149,7 @@ def train(
         device=device,
     )
     outputs = Outputs(registry, model, publish_every, resume, embeddings)
-    interactions = load(data, seed=seed)
+    interactions = load(data, seed=seed, split=config.split)
     typer.echo(interactions.describe())
     with ExitStack() as stack:
         watcher = stack.enter_context(TrainingProgress(config)).watcher

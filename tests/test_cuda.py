@@ -79,8 +79,9 @@ def test_a_service_on_the_gpu_answers(tmp_path):
     assert off.square().mean() == pytest.approx(1, abs=0.1)
 
 
-def test_training_runs_there_and_resumes(data, tmp_path):  # noqa: F811
-    config = replace(CONFIG, device="cuda", encoder="lightgcn")
+@pytest.mark.parametrize("encoder", ["lightgcn", "ngcf", "gru4rec", "cl4srec"])
+def test_training_runs_there_and_resumes(data, tmp_path, encoder):  # noqa: F811
+    config = replace(CONFIG, device="cuda", encoder=encoder, dropout=0.3, negatives="dns")
     run = run_of(data, config)
     run.save(tmp_path, config.as_dict())
     assert run.load(tmp_path, config.as_dict())

@@ -16,7 +16,12 @@ class TrainConfig:
 
     Attributes:
         encoder: a name in `trainer.encoders.ENCODERS`.
+        split: how a data set that comes as one file is split; a name in `trainer.split.SPLITS`.
         negatives: the baseline sampler of e_j; a name in `trainer.sampling.PICKERS`.
+        candidates: M, of the samplers that choose among candidates.
+        ahns_alpha: of the sampler `ahns`; see `trainer.sampling.AHNS`.
+        ahns_beta: the same.
+        ahns_power: the same; below 0.
         method: `none`, or what generates e_d; a name in `core.samplers.METHODS`.
         dim: d.
         weight: lambda of Eq. 12, in [0, 1].
@@ -28,7 +33,9 @@ class TrainConfig:
         standardize: divide embeddings by running RMS values; False is the literal paper.
         ancestral: add the posterior's noise in the reverse chain; Eq. 10 adds none.
         epochs: the most passes over the training pairs.
-        batch_size: B, pairs per step.
+        batch_size: pairs per step; sequences per step for an encoder of sequences.
+        max_length: the longest sequence.
+        dropout: in [0, 1), of the encoders that have one.
         learning_rate: Adam's, of the encoder.
         diffusion_learning_rate: Adam's, of the diffusion model.
         l2: weight of the encoder's penalty.
@@ -40,7 +47,12 @@ class TrainConfig:
     """
 
     encoder: str = "lightgcn"
+    split: str = "random"
     negatives: str = "uniform"
+    candidates: int = 16
+    ahns_alpha: float = 1.0
+    ahns_beta: float = 0.1
+    ahns_power: int = -2
     method: str = NO_METHOD
     dim: int = 64
     weight: float = 0.1
@@ -53,6 +65,8 @@ class TrainConfig:
     ancestral: bool = False
     epochs: int = 100
     batch_size: int = 2048
+    max_length: int = 50
+    dropout: float = 0.0
     learning_rate: float = 3e-3
     diffusion_learning_rate: float = 1e-3
     l2: float = 1e-3
@@ -68,7 +82,7 @@ class TrainConfig:
             raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
         if not 0 <= self.weight <= 1:
             raise ConfigError(f"weight = {self.weight}; lambda of Eq. 12 lies in [0, 1]")
-        for name in ("epochs", "batch_size", "eval_every", "patience"):
+        for name in ("epochs", "batch_size", "eval_every", "patience", "candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "diffusion_learning_rate"):

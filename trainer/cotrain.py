@@ -6,24 +6,22 @@ sampler it is plain BPR training.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.optim import Adam
 
 from core.losses import augmented_bpr, bpr
 from core.samplers import ADAR, Query
+from trainer.batches import make_batches
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
-from trainer.encoders import Encoder
+from trainer.encoders import Encoder, HasAuxiliary
 from trainer.evaluate import evaluate
 from trainer.run import Diffusion, Run
 from trainer.sampling import NegativePicker
-
-Batch = tuple[Int[Tensor, " B"], Int[Tensor, " B"]]
 
 
 @dataclass
@@ -97,17 +95,16 @@ def cotrain(
     """
     watcher = watcher or Watcher()
     encoder, diffusion = run.encoder, run.diffusion
-    pairs = torch.from_numpy(interactions.train).to(config.device)
+    batches = make_batches(encoder, interactions, config.batch_size, config.device)
     while run.epoch < config.epochs and run.evaluations_since_best < config.patience:
         # ---- one epoch of Algorithm 1 -------------------------------------------------------
         begin = time.perf_counter()
         encoder.train()
         histogram = torch.zeros(config.num_steps + 1, dtype=torch.int64, device=config.device)
-        steps = -(-len(pairs) // config.batch_size)
-        for step, (users, items) in enumerate(_batches(pairs, config.batch_size, run.generator)):
-            negatives = picker.sample(users, run.generator)
-            e_u, e_items = encoder.encode(users, torch.cat([items, negatives]))
-            e_i, e_j = e_items.chunk(2)
+        for step, batch in enumerate(batches.epoch(run.generator)):
+            encoded = encoder.encode(batch.contexts)
+            e_u, e_i = encoded.users, encoded.items(batch.items)
+            e_j, negatives = picker.pick(batch, encoded, run.generator)
             s_ui, s_uj = (e_u * e_i).sum(-1), (e_u * e_j).sum(-1)
             losses: dict[str, Tensor] = {}
             t_star = None
@@ -126,11 +123,15 @@ def cotrain(
 
             # ---- the encoder's step -----------------------------------------------------------
             losses["encoder"] = loss.detach()
-            penalty = encoder.penalty(users, torch.cat([items, negatives]))
+            if isinstance(encoder, HasAuxiliary):
+                auxiliary = encoder.auxiliary(batch.contexts, run.generator)
+                losses["auxiliary"] = auxiliary.detach()
+                loss = loss + auxiliary
+            penalty = encoder.penalty(batch.users, torch.cat([batch.items, negatives]))
             run.optimizer.zero_grad()
             (loss + config.l2 * penalty).backward()
             run.optimizer.step()
-            watcher.on_step(Tick(run.epoch, step, steps, len(users), losses, t_star))
+            watcher.on_step(Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star))
         seconds = time.perf_counter() - begin
 
         # ---- choose by validation -------------------------------------------------------------
@@ -139,7 +140,7 @@ def cotrain(
         metrics = None
         if run.epoch % config.eval_every == 0 or run.epoch == config.epochs:
             encoder.eval()
-            metrics = evaluate(*encoder.tables(), interactions, "valid")
+            metrics = evaluate(*encoder.tables("valid"), interactions, "valid")
             run.note(metrics, metrics[config.metric], histogram.tolist())
         watcher.on_epoch(run, seconds, metrics)
     return run
@@ -147,13 +148,14 @@ def cotrain(
 
 def new_run(encoder: Encoder, config: TrainConfig) -> Run:
     """A run at epoch 0: models, optimisers, and the generators of its randomness."""
-    torch.manual_seed(config.seed)  # the sampler's first weights; dropout, in encoders that have it
+    torch.manual_seed(config.seed)  # the sampler's first weights
     diffusion = None
     if config.method != NO_METHOD:
         sampler = ADAR(config.sampler()).to(config.device)
         optimizer = Adam(sampler.parameters(), lr=config.diffusion_learning_rate, fused=True)
         noise = torch.Generator(config.device).manual_seed(config.seed)
         diffusion = Diffusion(sampler, optimizer, noise)
+    torch.manual_seed(config.seed)  # dropout: the same with and without a method
     encoder = encoder.to(config.device)
     return Run(
         encoder=encoder,
@@ -171,10 +173,3 @@ def _diffusion_step(diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor)
     loss.backward()
     diffusion.optimizer.step()
     return loss.detach()
-
-
-def _batches(pairs: Int[Tensor, "N 2"], size: int, generator: torch.Generator) -> Iterator[Batch]:
-    order = torch.randperm(len(pairs), generator=generator, device=pairs.device)
-    for rows in order.split(size):
-        users, items = pairs[rows].unbind(1)
-        yield users, items

@@ -12,7 +12,7 @@ from core.errors import ConfigError, DataError
 from trainer import synthetic
 from trainer.lines import Pairs
 from trainer.readers import read_pairs
-from trainer.split import split_off_test, split_off_valid
+from trainer.split import SPLITS, split_off_last, split_off_test, split_off_valid
 
 HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix
 TRAIN = re.compile(r"(?:.*\.)?train")
@@ -78,12 +78,14 @@ def load(
     path: Path | None,
     *,
     seed: int = 0,
+    split: str = "random",
     test_fraction: float = 0.2,
     valid_fraction: float = 0.05,
 ) -> Interactions:
     """Reads a data set in any of the forms of `readers`, or generates one.
 
-    A single file is split at random, per user. A directory has `train`, `test*` and perhaps
+    A single file is split per user: at random, or with `leave-one-out` the last pair of a user of 3
+    or more is test and the one before it validation. A directory has `train`, `test*` and perhaps
     `valid*` files; of several the first by name counts, and the others are `extra_tests`.
     Without a validation file, validation pairs come out of train. A pair met twice counts once:
     the first time in a file; in train before valid before test.
@@ -91,8 +93,9 @@ def load(
     Args:
         path: a file, a directory, or None for `synthetic.generate`.
         seed: seeds the split and the generated data.
-        test_fraction: of each user's pairs in a single file, in [0, 1); see `split_off_test`.
-        valid_fraction: of the train pairs, in [0, 1); see `split_off_valid`.
+        split: one of `trainer.split.SPLITS`; of what is not split yet.
+        test_fraction: of each user's pairs, in a random split, in [0, 1); see `split_off_test`.
+        valid_fraction: of the train pairs, in a random split, in [0, 1); see `split_off_valid`.
 
     Returns:
         the interactions; their ids follow the labels, in numerical order where all are whole
@@ -100,8 +103,10 @@ def load(
 
     Raises:
         DataError: a file is missing, empty or cannot be read; the message says where.
-        ConfigError: a fraction is out of range.
+        ConfigError: there is no such split, or a fraction is out of range.
     """
+    if split not in SPLITS:
+        raise ConfigError(f"split = {split!r}; known: {', '.join(SPLITS)}")
     if not (0 <= test_fraction < 1 and 0 <= valid_fraction < 1):
         raise ConfigError(
             f"fractions must be in [0, 1), not {test_fraction} for test, {valid_fraction} for valid"
@@ -122,7 +127,8 @@ def load(
         for part, (users, items) in parts.items()
     }
     rng = np.random.default_rng(seed)
-    splits = _splits(arrays, len(item_ids), test_fraction, valid_fraction, rng)
+    fractions = (test_fraction, valid_fraction) if split == "random" else None
+    splits = _splits(arrays, len(item_ids), fractions, rng)
     test = next(part for part in splits if part.startswith("test"))
     if not len(splits[test]):
         raise DataError(
@@ -168,21 +174,27 @@ def _files(directory: Path) -> dict[str, Path]:
 def _splits(
     parts: dict[str, np.ndarray],
     num_items: int,
-    test_fraction: float,
-    valid_fraction: float,
+    fractions: tuple[float, float] | None,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Drops what is doubled and splits what is not yet split; `train` and `valid` come first."""
+    """Drops what is doubled and splits what is not yet split; `train` and `valid` come first.
+
+    `fractions` are those of a random split into test and valid; None leaves one out.
+    """
     nothing = np.empty((0, 2), dtype=np.int64)
     if "all" in parts:
         pairs = _fresh(parts["all"], nothing, num_items)
-        train, test = split_off_test(pairs, test_fraction, rng)
+        train, test = (
+            split_off_test(pairs, fractions[0], rng) if fractions else split_off_last(pairs, 3)
+        )
         parts = {"train": train, "test": test}
     train = _fresh(parts["train"], nothing, num_items)
     held_out = {part: pairs for part, pairs in parts.items() if part != "train"}
     given = next((part for part in held_out if part.startswith("valid")), None)
     if given is None:
-        train, valid = split_off_valid(train, valid_fraction, rng)
+        train, valid = (
+            split_off_valid(train, fractions[1], rng) if fractions else split_off_last(train, 2)
+        )
     else:
         valid = _fresh(held_out.pop(given), train, num_items)
     seen = np.concatenate([train, valid])

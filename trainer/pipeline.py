@@ -32,8 +32,8 @@ class Outputs:
         publish_every: epochs between publications during training; 0 publishes at the end only.
             One that fails is told to the watcher and training goes on; the last one must succeed.
         state: the folder that keeps the training state, from which a killed run goes on.
-        embeddings: a safetensors file of the final `users` [U, d] and `items` [I, d], float32, and
-            the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
+        embeddings: a safetensors file of the final `users` [U, d] (as for test) and `items` [I, d],
+            float32, and the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
     """
 
     registry: str | None = None
@@ -67,7 +67,15 @@ def train(
     if outputs.registry is not None and config.method == NO_METHOD:
         raise ConfigError("--registry has nothing to publish with --method none; choose a method")
     watcher = watcher or Watcher()
-    run = new_run(make(config.encoder, interactions, config.dim, config.seed), config)
+    encoder = make(
+        config.encoder,
+        interactions,
+        config.dim,
+        config.seed,
+        dropout=config.dropout,
+        max_length=config.max_length,
+    )
+    run = new_run(encoder, config)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
     published: list[str] = []
@@ -92,13 +100,21 @@ def train(
             offer(metrics or {})
         watcher.on_epoch(run, seconds, metrics)
 
-    picker = make_picker(config.negatives, interactions, config.device)
+    picker = make_picker(
+        config.negatives,
+        interactions,
+        config.device,
+        candidates=config.candidates,
+        alpha=config.ahns_alpha,
+        beta=config.ahns_beta,
+        power=config.ahns_power,
+    )
     cotrain(run, interactions, picker, config, Watcher(watcher.on_step, on_epoch))
 
     run.restore_best()
     run.encoder.eval()
-    users, items = run.encoder.tables()
-    valid = evaluate(users, items, interactions, "valid")
+    valid = evaluate(*run.encoder.tables("valid"), interactions, "valid")
+    users, items = run.encoder.tables("test")
     test = evaluate(users, items, interactions, "test")
     if (failure := offer(valid)) is not None:
         raise failure

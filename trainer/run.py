@@ -92,6 +92,8 @@ class Run:
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{part}/{index}/{name}": slots[name] for name in slots}
         tensors["random/torch"] = torch.get_rng_state()
+        if self.generator.device.type == "cuda":  # where dropout on a device draws from
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.generator.device)
         for name, generator in self._generators().items():
             tensors[f"random/{name}"] = generator.get_state()
         record = {name: getattr(self, name) for name in _RECORD}
@@ -130,6 +132,8 @@ class Run:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
         torch.set_rng_state(tensors["random/torch"])
+        if self.generator.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], self.generator.device)
         for name, generator in self._generators().items():
             generator.set_state(tensors[f"random/{name}"])
         return True

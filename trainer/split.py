@@ -1,7 +1,9 @@
-"""Random splits per user: what is judged on, and what is chosen by."""
+"""Splits per user, at random or in time: what is judged on, and what is chosen by."""
 
 import numpy as np
 from jaxtyping import Int64
+
+SPLITS = ("random", "leave-one-out")
 
 
 def split_off_test(
@@ -47,6 +49,25 @@ def split_off_valid(
     quota = np.zeros_like(counts)
     quota[rng.choice(eligible, size=wanted, replace=False)] = 1
     return _hold_out(pairs, quota, rng)
+
+
+def split_off_last(
+    pairs: Int64[np.ndarray, "N 2"], at_least: int
+) -> tuple[Int64[np.ndarray, "rest 2"], Int64[np.ndarray, "last 2"]]:
+    """Holds out the last pair of every user of `at_least` pairs or more: one half of leave-one-out.
+
+    Args:
+        pairs: int64 [N, 2], by user and in time order within a user.
+        at_least: n >= 1.
+
+    Returns:
+        int64, what stays and what is held out, both in the order of `pairs`.
+    """
+    counts = np.bincount(pairs[:, 0])
+    ends = np.cumsum(counts)[counts >= at_least] - 1
+    held = np.zeros(len(pairs), dtype=bool)
+    held[ends] = True
+    return pairs[~held], pairs[held]
 
 
 def _hold_out(

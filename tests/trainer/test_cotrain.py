@@ -13,10 +13,10 @@ from trainer import synthetic
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
-from trainer.encoders import Encoder, make
+from trainer.encoders import ENCODERS, Encoded, Encoder, make
 from trainer.evaluate import evaluate
 from trainer.run import STATE_FILE, Run
-from trainer.sampling import make_picker
+from trainer.sampling import PICKERS, UniformNegatives, make_picker
 from trainer.split import split_off_test, split_off_valid
 
 CONFIG = TrainConfig(
@@ -37,8 +37,13 @@ def data() -> Interactions:
 
 
 def run_of(data: Interactions, config: TrainConfig, watcher: Watcher | None = None) -> Run:
-    run = new_run(make(config.encoder, data, config.dim, config.seed), config)
-    return cotrain(run, data, make_picker("uniform", data), config, watcher)
+    run = new_run(encoder_of(data, config), config)
+    picker = make_picker(config.negatives, data, config.device)
+    return cotrain(run, data, picker, config, watcher)
+
+
+def encoder_of(data: Interactions, config: TrainConfig, seed: int = 0) -> Encoder:
+    return make(config.encoder, data, config.dim, seed, dropout=config.dropout)
 
 
 def same_weights(a: Run, b: Run) -> bool:
@@ -46,11 +51,13 @@ def same_weights(a: Run, b: Run) -> bool:
     return all(n == m and torch.equal(v, w) for (n, v), (m, w) in pairs)
 
 
-def test_weight_zero_trains_the_encoder_exactly_as_no_method_does(data):
-    """The diffusion has its own generator: batches and e_j are the same with and without it."""
-    plain = run_of(data, replace(CONFIG, method="none"))
-    with_zero = run_of(data, replace(CONFIG, weight=0.0))
-    with_some = run_of(data, replace(CONFIG, weight=0.5))
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_weight_zero_trains_the_encoder_exactly_as_no_method_does(data, encoder):
+    """The diffusion has its own generator: batches, e_j and dropout are the same without it."""
+    config = replace(CONFIG, encoder=encoder, dropout=0.3, epochs=2)
+    plain = run_of(data, replace(config, method="none"))
+    with_zero = run_of(data, replace(config, weight=0.0))
+    with_some = run_of(data, replace(config, weight=0.5))
     tables = [torch.cat(run.encoder.tables()) for run in (plain, with_zero, with_some)]
     assert torch.equal(tables[0], tables[1])
     assert not torch.allclose(tables[0], tables[2])
@@ -63,14 +70,13 @@ def test_plain_training_is_bpr_by_hand(data):
     torch.manual_seed(config.seed)
     encoder = make("mf", data, config.dim, config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    picker = make_picker("uniform", data)
+    source = UniformNegatives(data.train, data.num_users, data.num_items)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     pairs = torch.from_numpy(data.train)
     for rows in torch.randperm(len(pairs), generator=generator).split(config.batch_size):
         users, items = pairs[rows].unbind(1)
-        others = picker.sample(users, generator)
-        e_u, e = encoder.encode(users, torch.cat([items, others]))
-        margin = (e_u * (e[: len(rows)] - e[len(rows) :])).sum(-1)
+        others = source.sample(users, generator)
+        margin = (encoder.users[users] * (encoder.items[items] - encoder.items[others])).sum(-1)
         loss = -torch.nn.functional.logsigmoid(margin).mean()
         loss = loss + config.l2 * encoder.penalty(users, torch.cat([items, others]))
         optimizer.zero_grad()
@@ -78,6 +84,17 @@ def test_plain_training_is_bpr_by_hand(data):
         optimizer.step()
     for ours, theirs in zip(run.encoder.tables(), encoder.tables(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("negatives", PICKERS)
+def test_every_encoder_trains_with_every_picker_and_adar(data, encoder, negatives):
+    config = replace(CONFIG, encoder=encoder, negatives=negatives, epochs=1, dropout=0.1)
+    ticks = []
+    run = run_of(data, config, Watcher(on_step=ticks.append))
+    assert all(loss.isfinite() for tick in ticks for loss in tick.losses.values())
+    assert torch.cat(run.encoder.tables()).isfinite().all()
+    assert ("auxiliary" in ticks[0].losses) == (encoder == "cl4srec")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,14 +185,14 @@ class OwnEncoder(nn.Module):
         self.item_table = nn.Embedding(num_items, dim)
         self.tower = nn.Linear(dim, dim)
 
-    def encode(self, users, items):
-        return self.tower(self.user_table(users)), self.item_table(items)
+    def encode(self, users):
+        return Encoded(self.tower(self.user_table(users)), self.item_table)
 
     def penalty(self, users, items):
         return self.item_table(items).square().sum() / len(users)
 
     @torch.no_grad()
-    def tables(self):
+    def tables(self, split="test"):
         return self.tower(self.user_table.weight), self.item_table.weight
 
 
@@ -186,17 +203,18 @@ def test_a_users_own_module_is_an_encoder(data):
     assert run.epoch == CONFIG.epochs
 
 
-@pytest.mark.parametrize("encoder", ["mf", "lightgcn"])
+@pytest.mark.parametrize("encoder", ["mf", "lightgcn", "ngcf", "gru4rec", "cl4srec"])
 @pytest.mark.parametrize("method", ["none", "adar"])
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, encoder, method):
-    config = replace(CONFIG, encoder=encoder, method=method)
+    """Dropout, augmentations and candidates included."""
+    config = replace(CONFIG, encoder=encoder, method=method, dropout=0.3, negatives="mixgcf")
     whole = run_of(data, config)
     half = replace(config, epochs=2)
     run_of(data, half).save(tmp_path, half.as_dict())
     torch.manual_seed(99)  # another process would not have our random state
-    resumed = new_run(make(encoder, data, config.dim, config.seed + 1), config)
+    resumed = new_run(encoder_of(data, config, seed=1), config)
     assert resumed.load(tmp_path, config.as_dict())
-    cotrain(resumed, data, make_picker("uniform", data), config)
+    cotrain(resumed, data, make_picker(config.negatives, data), config)
     assert resumed.epoch == whole.epoch == 4
     assert same_weights(resumed, whole)
     assert resumed.history == whole.history
@@ -238,6 +256,7 @@ def test_a_truncated_state_is_refused(data, tmp_path, keep):
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
         ({"diffusion_learning_rate": -1.0}, "diffusion_learning_rate = -1.0"),
         ({"l2": -1.0}, "l2 = -1.0"),
+        ({"candidates": 0}, "candidates = 0"),
     ],
 )
 def test_refuses_bad_configurations(values, message):
@@ -246,5 +265,5 @@ def test_refuses_bad_configurations(values, message):
 
 
 def test_refuses_an_unknown_picker(data):
-    with pytest.raises(ConfigError, match="negatives = 'popular'; known: uniform"):
+    with pytest.raises(ConfigError, match="negatives = 'popular'; known: uniform, popularity"):
         make_picker("popular", data)

@@ -93,6 +93,28 @@ def test_a_file_with_too_little_for_anybody_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.txt")
 
 
+def test_leaving_one_out_keeps_the_order_of_time(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user,item,timestamp\n1,5,9\n0,1,1\n1,4,8\n0,7,2\n1,5,7\n1,3,6\n0,2,0\n")
+    data = load(path, split="leave-one-out")
+    assert labelled(data, data.train) == [("0", "2"), ("1", "3")]
+    assert labelled(data, data.valid) == [("0", "1"), ("1", "5")]
+    assert labelled(data, data.test) == [("0", "7"), ("1", "4")]
+
+
+def test_a_directory_without_validation_leaves_the_last_out_of_train(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("0 1 2 3\n1 9\n")
+    (tmp_path / "test.txt").write_text("0 4\n1 4\n")
+    data = load(tmp_path, split="leave-one-out")
+    assert labelled(data, data.train) == [("0", "1"), ("0", "2"), ("1", "9")]
+    assert labelled(data, data.valid) == [("0", "3")]
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split = 'by-date'; known: random, leave-one-out"):
+        load(None, split="by-date")
+
+
 @pytest.mark.parametrize("fractions", [{"test_fraction": 1.0}, {"valid_fraction": -0.1}])
 def test_fractions_out_of_range_are_refused(fractions: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="fractions"):

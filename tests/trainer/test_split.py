@@ -1,9 +1,11 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.split import split_off_test, split_off_valid
+from trainer.split import split_off_last, split_off_test, split_off_valid
 
 items_per_user = st.lists(st.integers(0, 12), min_size=1, max_size=20).filter(any)
 
@@ -73,3 +75,19 @@ def test_a_seed_fixes_the_split() -> None:
     )
     assert (one == same).all()
     assert (one != other).any()
+
+
+@given(items_per_user, st.integers(0, 9))
+def test_leaving_one_out_takes_the_last_and_the_one_before(counts: list[int], seed: int) -> None:
+    pairs = interactions(counts, seed)
+    rest, test = split_off_last(pairs, 3)
+    train, valid = split_off_last(rest, 2)
+    assert_a_partition_in_order(pairs, train, valid, test)
+    for user, count in enumerate(counts):
+        items = pairs[pairs[:, 0] == user, 1].tolist()
+        parts = [part[part[:, 0] == user, 1].tolist() for part in (train, valid, test)]
+        held = (count >= 2) + (count >= 3)
+        assert [
+            *chain.from_iterable(parts)
+        ] == items  # nothing of train is later than anything held out
+        assert [len(part) for part in parts] == [count - held, int(count >= 2), int(count >= 3)]

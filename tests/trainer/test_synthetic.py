@@ -7,7 +7,7 @@ from core.errors import ConfigError
 from trainer.data import load
 from trainer.encoders import make
 from trainer.evaluate import evaluate
-from trainer.sampling.uniform import UniformNegatives
+from trainer.sampling import UniformNegatives
 from trainer.synthetic import generate
 
 
@@ -66,9 +66,9 @@ def test_matrix_factorisation_learns_more_than_popularity() -> None:
         for rows in torch.randperm(len(pairs), generator=generator).split(1024):
             users, positives = pairs[rows].unbind(1)
             both = torch.cat([positives, negatives.sample(users, generator)])
-            users_e, items_e = encoder.encode(users, both)
-            positive, negative = items_e.split(len(users))
-            loss = -logsigmoid((users_e * (positive - negative)).sum(1)).mean()
+            encoded = encoder.encode(users)
+            positive, negative = encoded.items(both).split(len(users))
+            loss = -logsigmoid((encoded.users * (positive - negative)).sum(1)).mean()
             (loss + 1e-3 * encoder.penalty(users, both)).backward()
             optimiser.step()
             optimiser.zero_grad()

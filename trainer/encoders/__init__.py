@@ -6,39 +6,81 @@ import torch
 
 from core.errors import ConfigError
 from trainer.data import Interactions
-from trainer.encoders.base import Encoder
+from trainer.encoders.base import Encoded, Encoder, HasAuxiliary, ReadsSequences
+from trainer.encoders.cl4srec import CL4SRec
+from trainer.encoders.gru4rec import GRU4Rec
 from trainer.encoders.lightgcn import LightGCN
 from trainer.encoders.mf import MF
+from trainer.encoders.ngcf import NGCF
+from trainer.encoders.sasrec import SASRec
 
-__all__ = ["ENCODERS", "MF", "Encoder", "LightGCN", "make"]
+__all__ = [
+    "ENCODERS",
+    "MF",
+    "NGCF",
+    "CL4SRec",
+    "Encoded",
+    "Encoder",
+    "GRU4Rec",
+    "HasAuxiliary",
+    "LightGCN",
+    "ReadsSequences",
+    "SASRec",
+    "make",
+]
 
-Maker = Callable[[Interactions, int, torch.Generator], Encoder]
+Maker = Callable[[Interactions, int, float, int, torch.Generator], Encoder]
 
 ENCODERS: dict[str, Maker] = {
-    "mf": lambda data, dim, rng: MF(data.num_users, data.num_items, dim, generator=rng),
-    "lightgcn": lambda data, dim, rng: LightGCN(
+    "mf": lambda data, dim, _dropout, _length, rng: MF(
+        data.num_users, data.num_items, dim, generator=rng
+    ),
+    "lightgcn": lambda data, dim, _dropout, _length, rng: LightGCN(
         data.train, data.num_users, data.num_items, dim, generator=rng
+    ),
+    "ngcf": lambda data, dim, dropout, _length, rng: NGCF(
+        data.train, data.num_users, data.num_items, dim, message_dropout=dropout, generator=rng
+    ),
+    "gru4rec": lambda data, dim, dropout, length, rng: GRU4Rec(
+        data, dim, length, dropout, generator=rng
+    ),
+    "sasrec": lambda data, dim, dropout, length, rng: SASRec(
+        data, dim, length, dropout, generator=rng
+    ),
+    "cl4srec": lambda data, dim, dropout, length, rng: CL4SRec(
+        data, dim, length, dropout, generator=rng
     ),
 }
 
 
-def make(name: str, interactions: Interactions, dim: int, seed: int) -> Encoder:
+def make(
+    name: str,
+    interactions: Interactions,
+    dim: int,
+    seed: int,
+    *,
+    dropout: float = 0.0,
+    max_length: int = 50,
+) -> Encoder:
     """The encoder of that name, its first values drawn from `seed`.
 
     Args:
         name: a key of `ENCODERS`.
-        interactions: gives the sizes, and a graph its edges (those of train only).
+        interactions: gives the sizes, a graph its edges (those of train only), and sequences.
         dim: d >= 1.
         seed: seeds the first values.
+        dropout: in [0, 1), of the encoders that have one.
+        max_length: the longest sequence, of the encoders that read them.
 
     Returns:
         the encoder, float32, on the CPU.
 
     Raises:
-        ConfigError: no encoder has that name, or dim < 1.
+        ConfigError: no encoder has that name, or a setting does not fit it.
     """
     if name not in ENCODERS:
         raise ConfigError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}")
     if dim < 1:
         raise ConfigError(f"an encoder needs a dimension of at least 1, not {dim}")
-    return ENCODERS[name](interactions, dim, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return ENCODERS[name](interactions, dim, dropout, max_length, generator)

@@ -1,37 +1,56 @@
 """What the co-training loop asks of an encoder, so that anybody's own `nn.Module` can be one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+Lookup = Callable[[Int[Tensor, "..."]], Float[Tensor, "... d"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What an encoder makes of a batch: embeddings whose inner product is the score.
+
+    Items are looked up when they are wanted: a graph is propagated once a step, and only the rows
+    that are looked up with gradient cost a backward pass.
+
+    Attributes:
+        users: float [B, d], e_u of each row, with gradient.
+        items: embeddings [..., d] of items [...], with gradient.
+        layers: gives what each layer of a graph adds to an item's embedding, look-ups whose sum is
+            `items`; None where there are no layers.
+    """
+
+    users: Float[Tensor, "B d"]
+    items: Lookup
+    layers: Callable[[], tuple[Lookup, ...]] | None = None
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns user and item ids into embeddings whose inner product is the score.
+    """Turns users, or sequences, and items into embeddings whose inner product is the score.
 
     The first four members are the encoder's own; the others come with `nn.Module`.
     """
 
     dim: int  # d, the width of every embedding
 
-    def encode(
-        self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "M d"]]:
-        """Embeddings of some users and items, with gradient.
+    def encode(self, contexts: Any) -> Encoded:
+        """Embeddings of a batch, with gradient.
 
         Args:
-            users: int64 [B], ids in [0, U).
-            items: int64 [M], ids in [0, I): positives and negatives together, so that a graph is
-                propagated once a step.
-
-        Returns:
-            float [B, d] and float [M, d].
+            contexts: int64 [B], users in [0, U); or `Sequences` of B positions, for an encoder that
+                `ReadsSequences`.
         """
         ...
 
-    def penalty(self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]) -> Float[Tensor, ""]:
+    def penalty(self, users: Int[Tensor, " B"], items: Int[Tensor, " M"]) -> Float[Tensor, ""]:
         """Half the squared L2 norm of the raw parameters of these ids, over B; with gradient.
 
         Args:
@@ -43,8 +62,13 @@ class Encoder(Protocol):
         """
         ...
 
-    def tables(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
-        """Final embeddings of every user and every item, without gradient."""
+    def tables(self, split: str = "test", /) -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
+        """Final embeddings of every user and every item, without gradient.
+
+        Args:
+            split: what is held out. Only an encoder of sequences cares: a user's sequence is
+                everything before it, so on any split but "valid" the validation item is its last.
+        """
         ...
 
     def parameters(self, recurse: bool = ...) -> Iterator[nn.Parameter]:
@@ -70,6 +94,32 @@ class Encoder(Protocol):
     def to(self, *args: Any, **kwargs: Any) -> "Encoder":
         """Moves everything to a device."""
         ...
+
+
+@runtime_checkable
+class ReadsSequences(Protocol):
+    """An encoder whose contexts are `Sequences`; the loop then gives it every train position."""
+
+    max_length: int  # the longest sequence that it reads
+
+
+@runtime_checkable
+class HasAuxiliary(Protocol):
+    """An encoder with a loss of its own beside the ranking loss."""
+
+    def auxiliary(self, contexts: Any, generator: torch.Generator) -> Float[Tensor, ""]:
+        """A loss on a batch's contexts, weighted, with gradient.
+
+        Args:
+            contexts: those of the batch, see `Encoder.encode`.
+            generator: draws what the loss needs; on the encoder's device.
+        """
+        ...
+
+
+def rows_of(table: Float[Tensor, "I d"]) -> Lookup:
+    """The look-up in a table."""
+    return partial(embedding, weight=table)
 
 
 def half_squared_norm(

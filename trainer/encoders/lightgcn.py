@@ -5,7 +5,7 @@ A is symmetric, so the mean over layers P(A) = (1 + A + ... + A^L) / (L + 1) is 
 and the backward pass is the forward pass applied to the gradient.
 """
 
-import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from trainer.encoders.base import half_squared_norm
+from trainer.encoders.base import Encoded, Lookup, half_squared_norm, rows_of
+from trainer.encoders.graph import normalised_adjacency, product
 from trainer.encoders.mf import xavier
 
 
@@ -53,60 +54,36 @@ class LightGCN(nn.Module):
         adjacency = normalised_adjacency(train, num_users, num_items)
         self.register_buffer("adjacency", adjacency, persistent=False)
 
-    def encode(
-        self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "M d"]]:
+    def encode(self, users: Int[Tensor, " B"]) -> Encoded:
         """See `Encoder.encode`."""
-        rows = self._rows(users, items)
-        final = embedding(rows, propagate(self.table, self.adjacency, self.num_layers))
-        return final[: len(users)], final[len(users) :]
+        final = propagate(self.table, self.adjacency, self.num_layers)
+        # Two tables: rows looked up in one cost a dense gradient of that one alone.
+        users_table, items_table = final.split([self.num_users, len(final) - self.num_users])
+        return Encoded(embedding(users, users_table), rows_of(items_table), self._layers)
 
-    def penalty(self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]) -> Float[Tensor, ""]:
+    def penalty(self, users: Int[Tensor, " B"], items: Int[Tensor, " M"]) -> Float[Tensor, ""]:
         """See `Encoder.penalty`; the raw parameters are those of layer 0."""
-        raw = embedding(self._rows(users, items), self.table)
+        raw = embedding(torch.cat([users, items + self.num_users]), self.table)
         return half_squared_norm(raw[: len(users)], raw[len(users) :])
 
     @torch.no_grad()
-    def tables(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
+    def tables(self, _split: str = "test") -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
         """See `Encoder.tables`."""
         final = propagate(self.table, self.adjacency, self.num_layers)
         return final[: self.num_users], final[self.num_users :]
 
-    def _rows(self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]) -> Int[Tensor, "B+M"]:
-        return torch.cat([users, items + self.num_users])
-
-
-def normalised_adjacency(
-    train: Int64[np.ndarray, "N 2"], num_users: int, num_items: int
-) -> Float[Tensor, "n n"]:
-    """D^-1/2 [[0, R], [R', 0]] D^-1/2 (LightGCN Eq. 8); a node without edges keeps a zero row.
-
-    Args:
-        train: int64 [N, 2], pairs (user, item), none twice.
-        num_users: U.
-        num_items: I.
-
-    Returns:
-        float32 sparse CSR [U + I, U + I], symmetric.
-    """
-    n = num_users + num_items
-    users, items = train[:, 0], train[:, 1] + num_users
-    rows, columns = np.concatenate([users, items]), np.concatenate([items, users])
-    order = np.lexsort((columns, rows))
-    rows, columns = rows[order], columns[order]
-    degree = np.bincount(rows, minlength=n)
-    values = 1.0 / np.sqrt(degree[rows] * degree[columns])
-    starts = np.concatenate([[0], np.cumsum(degree)])
-    with warnings.catch_warnings():
-        # "Sparse CSR tensor support is in beta state": the one product used here is tested.
-        warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(starts.astype(np.int32)),  # MKL's own index type: int64 would be
-            torch.from_numpy(columns.astype(np.int32)),  # converted in every product
-            torch.from_numpy(values.astype(np.float32)),
-            size=(n, n),
-            check_invariants=True,
+    def _layers(self) -> tuple[Lookup, ...]:
+        """See `Encoded.layers`; propagated again, since `propagate` keeps no layer."""
+        return tuple(
+            rows_of(layer[self.num_users :] / (self.num_layers + 1)) for layer in self._each_layer()
         )
+
+    def _each_layer(self) -> Iterator[Float[Tensor, "n d"]]:
+        layer: Tensor = self.table
+        yield layer
+        for _ in range(self.num_layers):
+            layer = product(self.adjacency, layer)
+            yield layer
 
 
 def propagate(

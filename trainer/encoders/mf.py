@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from trainer.encoders.base import half_squared_norm
+from trainer.encoders.base import Encoded, half_squared_norm, rows_of
 
 
 class MF(nn.Module):
@@ -31,17 +31,15 @@ class MF(nn.Module):
         self.users = nn.Parameter(xavier(num_users, dim, generator))
         self.items = nn.Parameter(xavier(num_items, dim, generator))
 
-    def encode(
-        self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "M d"]]:
+    def encode(self, users: Int[Tensor, " B"]) -> Encoded:
         """See `Encoder.encode`."""
-        return embedding(users, self.users), embedding(items, self.items)
+        return Encoded(embedding(users, self.users), rows_of(self.items))
 
-    def penalty(self, users: Int[Tensor, "B"], items: Int[Tensor, "M"]) -> Float[Tensor, ""]:
+    def penalty(self, users: Int[Tensor, " B"], items: Int[Tensor, " M"]) -> Float[Tensor, ""]:
         """See `Encoder.penalty`."""
-        return half_squared_norm(*self.encode(users, items))
+        return half_squared_norm(embedding(users, self.users), embedding(items, self.items))
 
-    def tables(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
+    def tables(self, _split: str = "test") -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
         """See `Encoder.tables`."""
         return self.users.detach(), self.items.detach()
 

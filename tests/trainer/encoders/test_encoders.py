@@ -1,50 +1,79 @@
+"""What every encoder promises the loop, whatever it reads."""
+
 import numpy as np
 import pytest
 import torch
 
 from core.errors import ConfigError
+from trainer.batches import Batch, make_batches
 from trainer.data import Interactions
-from trainer.encoders import ENCODERS, Encoder, make
+from trainer.defaults import DEFAULTS
+from trainer.encoders import ENCODERS, Encoder, HasAuxiliary, ReadsSequences, make
 
-U, M, DIM = 6, 5, 4
-TRAIN = np.array([[0, 0], [0, 1], [1, 1], [2, 0], [2, 3], [4, 2]])
+U, M, DIM = 6, 7, 4
+TRAIN = np.array([[0, 0], [0, 1], [0, 4], [1, 1], [2, 0], [2, 3], [2, 2], [2, 5], [4, 2], [4, 6]])
+VALID = np.array([[0, 6], [1, 4]])
+OF_PAIRS = ("mf", "lightgcn", "ngcf")
 
 
 @pytest.fixture
 def data() -> Interactions:
     empty = np.empty((0, 2), dtype=np.int64)
     users, items = np.arange(U).astype(str), np.arange(M).astype(str)
-    return Interactions("six", U, M, TRAIN, empty, empty, users, items)
+    return Interactions("six", U, M, TRAIN, VALID, empty, users, items)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def whole_batch(encoder: Encoder, data: Interactions) -> Batch:
+    (batch,) = make_batches(encoder, data, 100).epoch(torch.Generator().manual_seed(0))
+    return batch
+
+
+def test_every_encoder_has_defaults() -> None:
+    assert list(DEFAULTS) == list(ENCODERS)
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
 def test_what_is_encoded_is_what_the_tables_hold(name: str, data: Interactions) -> None:
     encoder = make(name, data, DIM, seed=0)
-    assert isinstance(encoder, Encoder)
-    assert encoder.dim == DIM
-    users, items = torch.tensor([5, 0, 0]), torch.tensor([4, 1])
-    users_e, items_e = encoder.encode(users, items)
+    users, items = torch.tensor([5, 0, 0]), torch.tensor([[4, 1, 6]])
+    encoded = encoder.encode(users)
     users_table, items_table = encoder.tables()
-    assert users_table.shape == (U, DIM)
-    assert items_table.shape == (M, DIM)
-    assert not users_table.requires_grad
-    assert not items_table.requires_grad
-    torch.testing.assert_close(users_e, users_table[users])
-    torch.testing.assert_close(items_e, items_table[items])
+    torch.testing.assert_close(encoded.users, users_table[users])
+    torch.testing.assert_close(encoded.items(items), items_table[items])
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_gradient_reaches_the_parameters(name: str, data: Interactions) -> None:
+def test_tables_are_whole_and_without_gradient(name: str, data: Interactions) -> None:
     encoder = make(name, data, DIM, seed=0)
-    users_e, items_e = encoder.encode(torch.tensor([0]), torch.tensor([0]))
-    (users_e * items_e).sum().backward()
+    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, ReadsSequences) == (name not in OF_PAIRS)
+    assert isinstance(encoder, HasAuxiliary) == (name == "cl4srec")
+    assert encoder.dim == DIM
+    for split in ("valid", "test"):
+        users, items = encoder.tables(split)
+        assert users.shape == (U, DIM)
+        assert items.shape == (M, DIM)
+        assert not users.requires_grad
+        assert not items.requires_grad
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_gradient_reaches_every_parameter(name: str, data: Interactions) -> None:
+    encoder = make(name, data, DIM, seed=0)
+    batch = whole_batch(encoder, data)
+    encoded = encoder.encode(batch.contexts)
+    loss = (encoded.users * encoded.items(batch.items)).sum(1).exp().sum()
+    if isinstance(encoder, HasAuxiliary):
+        loss = loss + encoder.auxiliary(batch.contexts, torch.Generator().manual_seed(0))
+    loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", OF_PAIRS)
 def test_penalty_is_half_the_squared_norm_of_the_raw_rows(name: str, data: Interactions) -> None:
     encoder = make(name, data, DIM, seed=0)
-    raw = torch.cat([p.detach() for p in encoder.parameters()])  # users above items
+    tables = [p.detach() for p in encoder.parameters() if len(p) in {U, M, U + M}]
+    raw = torch.cat(tables)  # users above items
     users, items = torch.tensor([1, 1]), torch.tensor([0, 3, 4])
     rows = torch.cat([users, items + U])
     expected = raw[rows].square().sum() / 2 / 2
@@ -62,6 +91,16 @@ def test_a_seed_fixes_the_first_values_and_a_state_brings_them_back(
     assert torch.equal(one.tables()[1], other.tables()[1])
 
 
+@pytest.mark.parametrize("name", ["ngcf", "gru4rec", "sasrec", "cl4srec"])
+def test_dropout_is_for_training_alone(name: str, data: Interactions) -> None:
+    encoder = make(name, data, DIM, seed=0, dropout=0.5)
+    contexts = whole_batch(encoder, data).contexts
+    encoder.eval()
+    assert torch.equal(encoder.encode(contexts).users, encoder.encode(contexts).users)
+    encoder.train()
+    assert not torch.equal(encoder.encode(contexts).users, encoder.encode(contexts).users)
+
+
 def test_first_values_are_of_xaviers_variance(data: Interactions) -> None:
     users, _ = make("mf", data, 20_000, seed=0).tables()
     variance = 2 / (U + 20_000)
@@ -69,11 +108,16 @@ def test_first_values_are_of_xaviers_variance(data: Interactions) -> None:
     assert users.var().item() == pytest.approx(variance, rel=0.013)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(data: Interactions) -> None:
-    with pytest.raises(ConfigError, match=r"'word2vec'.*mf, lightgcn"):
-        make("word2vec", data, DIM, seed=0)
-
-
-def test_a_dimension_below_one_is_refused(data: Interactions) -> None:
-    with pytest.raises(ConfigError, match="not 0"):
-        make("mf", data, 0, seed=0)
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("word2vec", {}, r"'word2vec'.*mf, lightgcn"),
+        ("mf", {"dim": 0}, "not 0"),
+        ("ngcf", {"dim": 6}, "dim = 6; NGCF puts 4 layers"),
+        ("sasrec", {"dropout": 1.0}, "dropout = 1.0"),
+        ("gru4rec", {"max_length": 0}, "max_length = 0"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(name, settings, message, data: Interactions) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(name, data, settings.pop("dim", DIM), seed=0, **settings)

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from trainer.encoders import LightGCN
-from trainer.encoders.lightgcn import normalised_adjacency, propagate
+from trainer.encoders.graph import normalised_adjacency, product
+from trainer.encoders.lightgcn import propagate
 
 U, M, DIM = 5, 4, 3
 TRAIN = np.array([[0, 0], [0, 1], [1, 1], [2, 0], [2, 3]])  # users 3 and 4 and item 2 have no edge
@@ -55,8 +56,8 @@ def test_gradient_is_that_of_autograd_through_the_dense_twin(num_layers: int) ->
     generator = torch.Generator().manual_seed(0)
     encoder = LightGCN(TRAIN, U, M, DIM, num_layers, generator=generator)
     users, items = torch.tensor([0, 0, 4]), torch.tensor([3, 1])
-    users_e, items_e = encoder.encode(users, items)
-    (users_e.sum(0) * items_e.exp().sum(0)).sum().backward()
+    encoded = encoder.encode(users)
+    (encoded.users.sum(0) * encoded.items(items).exp().sum(0)).sum().backward()
 
     table = encoder.table.detach().double().requires_grad_()
     final = layer_mean(table, dense_adjacency(), num_layers)
@@ -73,6 +74,7 @@ def test_first_and_second_gradient_by_differences() -> None:
     ).requires_grad_()
     assert torch.autograd.gradcheck(lambda e: propagate(e, adjacency, 3), table)
     assert torch.autograd.gradgradcheck(lambda e: propagate(e, adjacency, 3), table)
+    assert torch.autograd.gradcheck(lambda e: product(adjacency, e), table)
 
 
 def test_the_gradient_check_sees_an_adjacency_that_is_not_symmetric() -> None:
@@ -81,6 +83,20 @@ def test_the_gradient_check_sees_an_adjacency_that_is_not_symmetric() -> None:
     table = torch.ones(4, 2, dtype=torch.float64, requires_grad=True)
     with pytest.raises(GradcheckError):
         torch.autograd.gradcheck(lambda e: propagate(e, lopsided, 1), table)
+
+
+def test_what_the_layers_add_is_the_whole() -> None:
+    encoder = LightGCN(TRAIN, U, M, DIM, num_layers=2)
+    encoded = encoder.encode(torch.tensor([0]))
+    items = torch.tensor([[0, 1], [2, 3]])
+    layers = encoded.layers()
+    assert len(layers) == 3
+    parts = [layer(items) for layer in layers]
+    torch.testing.assert_close(torch.stack(parts).sum(0), encoded.items(items))
+    torch.testing.assert_close(parts[0], encoder.table[U:][items] / 3)
+    (whole,) = torch.autograd.grad(encoded.items(items).exp().sum(), encoder.table)
+    (summed,) = torch.autograd.grad(torch.stack(parts).sum(0).exp().sum(), encoder.table)
+    torch.testing.assert_close(whole, summed)
 
 
 def test_the_graph_is_not_part_of_a_checkpoint() -> None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from core.errors import ConfigError
-from trainer.sampling.base import NegativePicker
-from trainer.sampling.uniform import UniformNegatives
+from trainer.sampling import PopularNegatives, UniformNegatives
+from trainer.sampling.base import Source
 
 NUM_ITEMS = 7
 
@@ -70,10 +70,51 @@ def test_an_empty_batch_is_none() -> None:
     assert drawn.shape == (0,)
 
 
-def test_it_is_a_picker() -> None:
-    assert isinstance(picker([set()]), NegativePicker)
+def test_it_is_a_source() -> None:
+    assert isinstance(picker([set()]), Source)
 
 
 def test_a_user_who_took_everything_is_refused() -> None:
     with pytest.raises(ConfigError, match="user 1 has taken all 7 items"):
         picker([{1}, set(range(NUM_ITEMS))])
+
+
+POPULARITY = {0: 1, 1: 8, 2: 40, 3: 2, 4: 20}  # users who took each item; nobody took 5 and 6
+
+
+def test_popular_draws_follow_the_power_law_over_what_was_not_taken() -> None:
+    # Item 0 went to user 40, the others to users 0, 1, ...: nobody took everything.
+    pairs = [
+        (user or 40 * (item == 0), item) for item, n in POPULARITY.items() for user in range(n)
+    ]
+    negatives = PopularNegatives(np.array(pairs), 41, NUM_ITEMS)
+    user = 10  # took 2 and 4
+    users = torch.full((40_000,), user)
+    drawn = negatives.sample(users, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=NUM_ITEMS).numpy()
+    free = [0, 1, 3]
+    assert counts[free].sum() == 40_000
+    weights = np.array([POPULARITY[item] ** 0.75 for item in free])
+    assert chisquare(counts[free], 40_000 * weights / weights.sum()).pvalue > 0.001
+    # The control, and the power: the counts themselves, or a power of 0.7, are seen.
+    for power in (1.0, 0.7):
+        others = np.array([float(POPULARITY[item]) ** power for item in free])
+        assert chisquare(counts[free], 40_000 * others / others.sum()).pvalue < 0.001
+
+
+@given(histories(), st.integers(0, 9))
+def test_popular_draws_are_never_what_was_taken(history: list[set[int]], seed: int) -> None:
+    # One more user who took all but one item, and one who took that, so that all items are drawn.
+    history = [*history, {0}, set(range(1, NUM_ITEMS))]
+    pairs = [(user, item) for user, items in enumerate(history) for item in items]
+    negatives = PopularNegatives(np.array(pairs), len(history), NUM_ITEMS)
+    users = torch.arange(len(history))[:, None].expand(-1, 60)
+    drawn = negatives.sample(users, torch.Generator().manual_seed(seed))
+    assert drawn.shape == users.shape
+    for items, row in zip(history, drawn, strict=True):
+        assert not items & set(row.tolist())
+
+
+def test_who_took_everything_that_anybody_took_is_refused() -> None:
+    with pytest.raises(ConfigError, match="user 0 has taken all 5 items that could be drawn"):
+        PopularNegatives(np.array([[0, i] for i in range(5)] + [[1, 0]]), 2, NUM_ITEMS)

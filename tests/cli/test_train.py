@@ -1,0 +1,60 @@
+"""`turnpoint train` with every encoder, plainly and with ADAR, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+from typer.testing import CliRunner
+
+from cli.main import app
+from trainer import synthetic
+from trainer.defaults import DEFAULTS, config_for
+
+USERS, ITEMS = 60, 50
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Lines in time order, as `synthetic` draws them."""
+    pairs = synthetic.generate(num_users=USERS, num_items=ITEMS, mean_items=8.0, seed=0)
+    lines = [" ".join(map(str, [user, *pairs[pairs[:, 0] == user, 1]])) for user in range(USERS)]
+    path = tmp_path_factory.mktemp("data") / "small.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("encoder", DEFAULTS)
+@pytest.mark.parametrize("method", ["none", "adar"])
+def test_every_encoder_trains_reports_and_leaves_its_embeddings(data, tmp_path, encoder, method):
+    arguments = {
+        "--data": data,
+        "--encoder": encoder,
+        "--method": method,
+        "--negatives": "dns",
+        "--candidates": 4,
+        "--epochs": 2,
+        "--eval-every": 1,
+        "--dim": 8,
+        "--threads": 1,
+        "--report": tmp_path / "report.json",
+        "--embeddings": tmp_path / "tables.safetensors",
+        "--resume": tmp_path / "state",
+    }
+    if method != "none":
+        arguments |= {"--registry": tmp_path / "registry", "--model": "small"}
+    words = [str(word) for pair in arguments.items() for word in pair]
+    done = CliRunner().invoke(app, ["train", *words])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    given = {"method": method, "negatives": "dns", "candidates": 4, "epochs": 2, "dim": 8}
+    expected = config_for(encoder, eval_every=1, **given).as_dict()
+    assert report["config"] == json.loads(json.dumps(expected))
+    assert 0 <= report["test"]["recall@20"] <= 1
+    assert (report["transition"] is None) == (method == "none")
+    assert len(report["versions"]["published"]) == (method == "adar")
+    tables = safetensors.numpy.load_file(tmp_path / "tables.safetensors")
+    assert tables["users"].shape == (USERS, 8)
+    assert tables["items"].shape[1] == 8
+    if config_for(encoder).split == "leave-one-out":
+        assert len(tables["test"]) == len(tables["valid"]) == USERS

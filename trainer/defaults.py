@@ -1,0 +1,39 @@
+"""What each encoder is trained with unless told otherwise; chosen on validation, see docs."""
+
+from typing import Any
+
+from core.errors import ConfigError
+from trainer.config import TrainConfig
+
+_SEQUENCES: dict[str, Any] = {
+    "split": "leave-one-out",
+    "batch_size": 256,  # sequences; the paper's
+    "num_steps": 20,  # T; the paper's for sequences
+    "l2": 0.0,
+    "dropout": 0.5,
+}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "mf": {"l2": 3e-2},
+    "lightgcn": {},
+    "ngcf": {"dropout": 0.1},
+    "gru4rec": {**_SEQUENCES, "dropout": 0.3},
+    "sasrec": _SEQUENCES,
+    "cl4srec": _SEQUENCES,
+}
+
+
+def config_for(encoder: str, **given: Any) -> TrainConfig:
+    """The configuration of a run: what is given, then the encoder's defaults, then the common ones.
+
+    Args:
+        encoder: a name in `trainer.encoders.ENCODERS`.
+        given: fields of `TrainConfig`; None means not given.
+
+    Raises:
+        ConfigError: no encoder has that name, or a value is out of range.
+    """
+    if encoder not in DEFAULTS:
+        raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return TrainConfig(encoder=encoder, **{**DEFAULTS[encoder], **chosen})
