@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
-from torch.nn.functional import dropout, embedding, leaky_relu, pad
+from torch.nn.functional import dropout, embedding, leaky_relu, normalize, pad
 
 from core.errors import ConfigError
 from trainer.encoders.base import Encoded, Lookup, half_squared_norm, rows_of
@@ -21,9 +21,10 @@ SLOPE = 0.2  # of LeakyReLU below 0, as in the released code
 class NGCF(nn.Module):
     """NGCF: every layer's embeddings side by side, Xavier-initialised.
 
-    Differs from the paper: d is the width of the whole, so that encoders of equal d are compared
-    and a sampler of width d fits all of them; a layer has d / (L + 1), where the paper gives each
-    layer 64 and the whole 256.
+    Differs from the paper: every layer above 0 is scaled to length 1 before it is put beside the
+    others, as in the released code. And d is the width of the whole, so that encoders of equal d
+    are compared and a sampler of width d fits all of them; a layer has d / (L + 1), where the paper
+    gives each layer 64 and the whole 256.
 
     Args:
         train: int64 [N, 2], the (user, item) pairs that make the graph; no pair twice.
@@ -95,14 +96,18 @@ class NGCF(nn.Module):
         return final[: self.num_users], final[self.num_users :]
 
     def _layers(self) -> list[Float[Tensor, "n w"]]:
-        """Eq. 7: E_l = LeakyReLU((A + 1) E_{l-1} W1 + (A E_{l-1} * E_{l-1}) W2), then dropout."""
-        layers: list[Tensor] = [self.table]
+        """Eq. 7: E_l = LeakyReLU((A + 1) E_{l-1} W1 + (A E_{l-1} * E_{l-1}) W2), then dropout.
+
+        What the next layer reads is E_l itself; what is given is E_0 and the directions of the
+        others.
+        """
+        last: Tensor = self.table
+        layers = [last]
         for own, alike in zip(self.own, self.alike, strict=True):
-            last = layers[-1]
             received = product(self.adjacency, last)
             messages = own(received + last) + alike(received * last)
-            layer = leaky_relu(messages, SLOPE)
-            layers.append(dropout(layer, self.message_dropout, self.training))
+            last = dropout(leaky_relu(messages, SLOPE), self.message_dropout, self.training)
+            layers.append(normalize(last, dim=1))
         return layers
 
 

@@ -10,7 +10,7 @@ from trainer.data import Interactions
 from trainer.defaults import DEFAULTS
 from trainer.encoders import ENCODERS, Encoder, HasAuxiliary, ReadsSequences, make
 
-U, M, DIM = 6, 7, 4
+U, M, DIM = 6, 7, 8
 TRAIN = np.array([[0, 0], [0, 1], [0, 4], [1, 1], [2, 0], [2, 3], [2, 2], [2, 5], [4, 2], [4, 6]])
 VALID = np.array([[0, 6], [1, 4]])
 OF_PAIRS = ("mf", "lightgcn", "ngcf")

@@ -30,7 +30,11 @@ def neighbour_by_neighbour(model: NGCF) -> Tensor:
                     message = message + graph[node, other] * both
             rows.append(torch.where(message > 0, message, 0.2 * message))
         layers.append(torch.stack(rows))
-    return torch.cat(layers, dim=1)
+    return torch.cat([layers[0], *map(unit, layers[1:])], dim=1)
+
+
+def unit(layer: Tensor) -> Tensor:
+    return layer / layer.square().sum(1, keepdim=True).sqrt()
 
 
 def test_tables_are_the_papers_messages_summed_up() -> None:
@@ -54,7 +58,7 @@ def test_gradient_is_that_of_the_dense_twin() -> None:
         received = adjacency @ layers[-1]
         mixed = own(received + layers[-1]) + alike(received * layers[-1])
         layers.append(torch.nn.functional.leaky_relu(mixed, 0.2))
-    final = torch.cat(layers, dim=1)
+    final = torch.cat([layers[0], *map(unit, layers[1:])], dim=1)
     loss = (final[users] * final[U + items]).exp().sum()
     theirs = torch.autograd.grad(loss, [dict(model.named_parameters())[n] for n in names])
     for name, one, other in zip(names, ours, theirs, strict=True):
