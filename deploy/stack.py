@@ -23,7 +23,6 @@ import httpx
 import yaml
 
 from deploy.tools import ROOT, find
-from service.settings import fields
 
 SCRAPE = "1s"  # between two scrapes, and between two evaluations of the rules
 HURRY = 60  # every `for` of an alert is divided by this: 1m becomes 1s
@@ -143,6 +142,7 @@ def running(folder: Path) -> Iterator[Stack]:
         "redis://redis:6379/0": f"redis://127.0.0.1:{redis}/0",
         "http://service:8000": f"http://127.0.0.1:{service}",
     }
+    (folder / "registry").mkdir()  # the volume
     try:
         _, *options = composed("redis", changed)
         stack._start("redis", [programs["redis-server"], *options, "--port", redis])
@@ -181,9 +181,9 @@ def composed(part: str, changed: Mapping[str, str]) -> list[str]:
 
 
 def _service_settings(changed: Mapping[str, str]) -> dict[str, str]:
-    """The service's environment there, of the settings that there are."""
+    """The service's environment there."""
     given = _compose()["services"]["service"]["environment"]
-    return {name: changed.get(given[name], given[name]) for name in fields() if name in given}
+    return {name: changed.get(value, value) for name, value in given.items()}
 
 
 def _compose() -> dict[str, Any]:
