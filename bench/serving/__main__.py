@@ -18,7 +18,7 @@ from bench.serving import report
 from bench.serving.checkpoint import publish
 from bench.serving.contenders import Case, Contender, everybody
 from bench.serving.load import in_process, measured
-from bench.serving.processes import Running, free_port, started, wait_for
+from bench.serving.processes import UNCACHED, Running, free_port, started, wait_for
 
 
 def main() -> None:
@@ -88,13 +88,13 @@ def rotated(contenders: list[Contender], by: int) -> list[Contender]:
 def start(stack: ExitStack, contender: Contender) -> Running:
     """Its process, once it can be asked."""
     if contender.wire is None:
-        running = stack.enter_context(started(contender.command))
+        running = stack.enter_context(started(contender.command, environment=UNCACHED))
         assert running.process.stdout is not None
         running.process.stdout.readline()
         in_process(running, 0)
         return running
     port = free_port()
-    running = stack.enter_context(started((*contender.command, "--port", port), port))
+    running = stack.enter_context(started((*contender.command, "--port", port), port, UNCACHED))
     wait_for(running)
     return running
 

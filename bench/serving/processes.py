@@ -18,7 +18,7 @@ PATIENCE = 120  # seconds until it must answer
 TICK = os.sysconf("SC_CLK_TCK")
 # For everybody, as `turnpoint serve` has it: see docs/performance.md, Threads.
 SPIN = {"GOMP_SPINCOUNT": "10000"}
-# The load repeats one body: a cache would answer what is to be computed.
+# For loads that repeat one body: a cache would answer what is to be computed.
 UNCACHED = {"TURNPOINT_CACHE__MODE": "off"}
 
 
@@ -110,7 +110,7 @@ def started(
             stderr=told,
             text=True,
             cwd=ROOT,  # where our packages are
-            env={**os.environ, **SPIN, **UNCACHED, **(environment or {})},
+            env={**os.environ, **SPIN, **(environment or {})},
             start_new_session=True,
         )
         running = Running(process, port, told)

@@ -80,12 +80,12 @@ def main() -> None:
         registry, every = Path(folder), points(args.denoisers)
         models = {model: publish(registry, *model) for model in {one.model for one in every}}
         cases = {one: Case(registry, models[one.model], one.rows, one.n, one.dim) for one in every}
-        with served(registry) as running:
+        with served(registry, CACHE__MODE="off") as running:
             rounds = swept(running, cases, args.seconds, args.rounds)
         livez, memory = {}, {}
         for denoiser in args.denoisers:
             case = cases[Point(denoiser)]
-            with served(registry) as running:
+            with served(registry, CACHE__MODE="off") as running:
                 memory[denoiser] = kept(running, case, args.requests)
                 livez[denoiser] = alive(running, case, 2 * args.seconds * args.rounds)
     results = {

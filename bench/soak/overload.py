@@ -39,13 +39,13 @@ def run(size: Size) -> Findings:
     findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         publish(Path(folder), DENOISER, DIM, STEPS)
-        with served(Path(folder)) as running:
+        with served(Path(folder), CACHE__MODE="off") as running:
             capacity = measured_capacity(running)
             findings.figures["capacity calls/s"] = capacity
             findings.add("default queue", overload(running, capacity, size))
         holds = max(4, round(capacity * SIZED * DEADLINE_MS / 1000))
         settings = {"SERVER__MAX_ROWS": ROWS, "BATCHING__QUEUE_ROWS": holds * ROWS}
-        with served(Path(folder), **settings) as running:
+        with served(Path(folder), CACHE__MODE="off", **settings) as running:
             measured_capacity(running)  # now it knows how long it takes
             findings.add("sized queue", overload(running, capacity, size))
             findings.add("burst", burst(running, BURST * holds))
