@@ -18,6 +18,7 @@ from service.app import create_app
 from service.connection import GuardedProtocol
 from service.engine import Engine
 from service.logs import configure_logs
+from service.process import reuse_freed_memory, settle_garbage
 from service.settings import RegistrySettings, ServerSettings, Settings
 
 FAILED = 70  # exit code once nothing can be computed any more: EX_SOFTWARE of sysexits.h
@@ -42,6 +43,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
             certificates cannot be used, or see `create_app`.
     """
     configure_logs(settings.log)
+    reuse_freed_memory()
     if os.environ.get("WEB_CONCURRENCY", "1") != "1":
         log.warning("WEB_CONCURRENCY has no effect: one process is one replica, start more of them")
     _check_registry(settings.registry)
@@ -107,6 +109,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if not self.started:
             return
+        settle_garbage()
         log.info("listening on %s", self.address)
         if self.on_ready is not None:
             self.on_ready(self.address)
