@@ -8,6 +8,7 @@ a 503, and whoever runs the process is to end it (`failure` says why).
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -98,17 +99,25 @@ class Engine:
             raise NotReadyError("the service is shutting down; ask another replica")
         self.check_alive()
 
-    def check_room(self, caller: str, rows: int, size: int) -> None:
-        """Refuse what there is no room for; asked early, it spares reading the body.
+    def check_room(self, caller: str, rows: int, size: int, deadline: float | None = None) -> None:
+        """Refuse what there is no room or no time for; asked early, it spares reading the body.
 
         Raises:
             NotReadyError: see `check_accepting`.
-            OverloadedError: the queue, or the caller's share of it, would be exceeded.
+            OverloadedError: the queue, or the caller's share of it, would be exceeded, or the
+                deadline, on `time.monotonic`'s clock, by the measured seconds per row.
         """
         self.check_accepting()
         why = self.room.why_not(caller, rows, size)
         if why is not None:
             raise OverloadedError(why, retry_after=self.drain_seconds)
+        now, wait = time.monotonic(), self.room.before(caller, rows) * self._worker.seconds_per_row
+        if deadline is not None and now < deadline < now + wait:
+            raise OverloadedError(
+                f"its turn would come in about {wait:.2f} s, after the deadline of "
+                "X-Request-Timeout-Ms: ask again after Retry-After, or allow more time",
+                retry_after=wait,
+            )
 
     def submit(self, job: Job) -> asyncio.Future[Result]:
         """Accept a job; cancelling the future drops it if its turn has not come.
@@ -117,7 +126,7 @@ class Engine:
             NotReadyError, OverloadedError: see `check_room`.
         """
         rows = job.inputs.rows
-        self.check_room(job.caller, rows, job.size)
+        self.check_room(job.caller, rows, job.size, job.deadline)
         ticket = Ticket(job, self._loop.create_future())
         self._accepted.add(ticket)
         self.room.take(job.caller, rows, job.size)

@@ -87,7 +87,7 @@ async def answer(service: Service, request: Request) -> Response:
     size = declared_length(request.headers) or 0
     _check_json_size(media, size, limits.max_json_bytes)
     caller = _caller(request)
-    service.engine.check_room(caller, 1, size)
+    service.engine.check_room(caller, 1, size, deadline)
 
     # The body, in one buffer; then its arrays and the one version that answers.
     body = await read_body(request, limits.body_timeout_seconds)

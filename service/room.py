@@ -42,6 +42,15 @@ class Room:
         """The fuller of rows and bytes, as a share of its bound."""
         return max(self.held.rows / self.max_rows, self.held.size / self.max_bytes)
 
+    def before(self, caller: str, rows: int) -> int:
+        """Rows that have their turn before the caller's next ones, in a fair order.
+
+        All that it has accepted already, and as much of everybody else, where there is so much.
+        """
+        mine = self._by_caller.get(caller, Held()).rows
+        others = (held.rows for who, held in self._by_caller.items() if who != caller)
+        return mine + sum(min(theirs, mine + rows) for theirs in others)
+
     def why_not(self, caller: str, rows: int, size: int) -> str | None:
         """What stands against accepting that much more; None if nothing."""
         held = self.held

@@ -83,6 +83,28 @@ async def test_past_its_deadline_a_job_is_dropped_at_its_turn(engine: Engine, ga
     assert gate.seen == [[1], [3]]
 
 
+async def test_what_would_wait_past_its_deadline_is_refused_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the fair order: behind its own rows, and as many of others as it asks for."""
+    real = module.sample
+
+    def slow(jobs: Sequence[Job], query: Any) -> Any:
+        time.sleep(0.02 * len(query.users))
+        return real(jobs, query)
+
+    monkeypatch.setattr(module, "sample", slow)
+    await engine.submit(job(rows=5))  # measured: 0.02 s a row
+    waiting = [engine.submit(job(rows=10, caller="greedy")) for _ in range(4)]
+    soon = time.monotonic() + 0.4
+    with pytest.raises(OverloadedError, match="its turn would come in about 0") as refused:
+        engine.submit(job(rows=1, caller="greedy", deadline=soon))
+    assert 0.4 < refused.value.retry_after < 1.2  # 40 rows of 20 ms
+    modest = engine.submit(job(rows=1, caller="modest", deadline=soon))
+    patient = engine.submit(job(rows=1, caller="greedy", deadline=soon + 20))
+    await asyncio.gather(*waiting, modest, patient)
+
+
 async def test_what_would_come_too_late_is_not_computed(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
