@@ -22,7 +22,7 @@ from service.room import Room
 from service.settings import BatchingSettings, ServerSettings
 from service.staging import memory_of
 from service.watchdog import until_stuck
-from service.worker import Settled, Worker
+from service.worker import WAY_BACK, Settled, Worker
 
 log = logging.getLogger("turnpoint.service")
 
@@ -112,9 +112,9 @@ class Engine:
         if why is not None:
             raise OverloadedError(why, retry_after=self.drain_seconds)
         now, wait = time.monotonic(), self.room.before(caller, rows) * self._worker.seconds_per_row
-        if deadline is not None and now < deadline < now + wait:
+        if deadline is not None and now < deadline and wait > (1 - WAY_BACK) * (deadline - now):
             raise OverloadedError(
-                f"its turn would come in about {wait:.2f} s, after the deadline of "
+                f"its turn would come in about {wait:.2f} s, too late for the deadline of "
                 "X-Request-Timeout-Ms: ask again after Retry-After, or allow more time",
                 retry_after=wait,
             )
