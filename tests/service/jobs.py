@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,6 +68,19 @@ async def started(engine: Engine) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await engine.close(5)
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds_per_row: float) -> list[int]:
+    """Makes the model thread so slow; the seeds of what it computes."""
+    real, computed = module.sample, []
+
+    def slow(jobs: Sequence[Job], query: Any) -> Any:
+        computed.extend(job.seed for job in jobs)
+        time.sleep(seconds_per_row * len(query.users))
+        return real(jobs, query)
+
+    monkeypatch.setattr(module, "sample", slow)
+    return computed
 
 
 class Gate:

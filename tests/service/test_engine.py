@@ -17,7 +17,7 @@ from service import worker
 from service.engine import Engine
 from service.job import Job, Result
 from service.negatives import Service
-from tests.service.jobs import Gate, job, make_engine, started
+from tests.service.jobs import Gate, job, make_engine, slowed, started
 from tests.service.live import OCTET, THREADS, octet, pairs
 
 
@@ -54,13 +54,7 @@ async def test_bounded_in_bytes(engine: Engine, gate: Gate) -> None:
 async def test_retry_after_is_the_measured_drain_time(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.sample
-
-    def slow(jobs: Sequence[Job], query: Any) -> Any:
-        time.sleep(0.02 * len(query.users))
-        return real(jobs, query)
-
-    monkeypatch.setattr(module, "sample", slow)
+    slowed(monkeypatch, 0.02)
     await engine.submit(job(rows=5))
     waiting = [engine.submit(job(rows=10)) for _ in range(3)]
     with pytest.raises(OverloadedError) as refused:
@@ -87,13 +81,7 @@ async def test_what_would_wait_past_its_deadline_is_refused_at_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the fair order: behind its own rows, and as many of others as it asks for."""
-    real = module.sample
-
-    def slow(jobs: Sequence[Job], query: Any) -> Any:
-        time.sleep(0.02 * len(query.users))
-        return real(jobs, query)
-
-    monkeypatch.setattr(module, "sample", slow)
+    slowed(monkeypatch, 0.02)
     await engine.submit(job(rows=5))  # measured: 0.02 s a row
     waiting = [engine.submit(job(rows=10, caller="greedy")) for _ in range(4)]
     soon = time.monotonic() + 0.4
@@ -109,14 +97,7 @@ async def test_what_would_come_too_late_is_not_computed(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its turn comes in time, its answer would not; a measure that has aged refuses nobody."""
-    real, computed = module.sample, []
-
-    def slow(jobs: Sequence[Job], query: Any) -> Any:
-        computed.extend(job.seed for job in jobs)
-        time.sleep(0.05 * len(query.users))
-        return real(jobs, query)
-
-    monkeypatch.setattr(module, "sample", slow)
+    computed = slowed(monkeypatch, 0.05)
     await engine.submit(job(rows=4, seed=1))  # measured: 0.05 s a row
     with pytest.raises(DeadlineExceededError, match="too late for an answer"):
         await engine.submit(job(rows=10, seed=2, deadline=time.monotonic() + 0.3))
