@@ -3,6 +3,7 @@
     TurnpointError
     ├── ConfigError                  a setting or argument that cannot work
     ├── DataError                    an input file that cannot be read as asked
+    │   └── PairsError               an entry of the stream of pairs that cannot be used
     ├── CheckpointError              a checkpoint that must not be used
     │   ├── CheckpointMissingError   nothing stands where it was expected
     │   ├── CheckpointCorruptError   truncated, altered or half written
@@ -46,6 +47,12 @@ class DataError(TurnpointError):
     """An input file that cannot be read as asked; names the file and the line."""
 
     code = "bad_data"
+
+
+class PairsError(DataError):
+    """Rows that cannot go on the stream of pairs, or an entry that cannot be read."""
+
+    code = "bad_pairs"
 
 
 class CheckpointError(TurnpointError):

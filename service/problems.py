@@ -30,6 +30,7 @@ STATUS: dict[type[errors.TurnpointError], tuple[int, str]] = {
     errors.TurnpointError: (500, "Internal error"),
     errors.ConfigError: (500, "The service is misconfigured"),
     errors.DataError: (500, "The service cannot read its data"),
+    errors.PairsError: (500, "The entry of the stream cannot be used"),
     errors.CheckpointError: (500, "The checkpoint cannot be used"),
     errors.CheckpointMissingError: (500, "The checkpoint is missing"),
     errors.CheckpointCorruptError: (500, "The checkpoint is corrupt"),
