@@ -5,6 +5,7 @@ goes on from its last whole epoch and ends exactly as an uninterrupted one would
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn, optim
 
 from core.errors import CheckpointCorruptError, ConfigError
+from core.losses import DiffusionLoss
 from core.registry import LocalStore
 from core.samplers import ADAR
+from trainer.distributed import parallel_loss
 from trainer.encoders import Encoder
 
 STATE_FILE = "training.safetensors"
@@ -29,12 +32,17 @@ class Diffusion:
     """The generative sampler, its optimiser, and the generator of its noise.
 
     The noise has a generator of its own, so that batches and sampled negatives are the same with
-    and without a generative method: comparisons are paired.
+    and without a generative method: comparisons are paired. `loss` is the sampler's; among several
+    workers its gradients are averaged.
     """
 
     sampler: ADAR
     optimizer: optim.Optimizer
     generator: torch.Generator
+    loss: Callable[..., DiffusionLoss] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = parallel_loss(self.sampler)
 
 
 @dataclass
