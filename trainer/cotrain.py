@@ -15,10 +15,10 @@ from torch.optim import Adam
 
 from core.losses import augmented_bpr, bpr
 from core.samplers import ADAR, Query
-from trainer.batches import make_batches
+from trainer.batches import Batch, make_batches
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
-from trainer.encoders import Encoder, HasAuxiliary
+from trainer.encoders import Encoded, Encoder, HasAuxiliary
 from trainer.evaluate import evaluate
 from trainer.run import Diffusion, Run
 from trainer.sampling import NegativePicker
@@ -35,6 +35,7 @@ class Tick:
         pairs: in this step, B.
         losses: by part, scalars.
         transition: (B,) t*, where negatives were generated.
+        learnt: what the step learnt from.
     """
 
     epoch: int
@@ -43,6 +44,25 @@ class Tick:
     pairs: int
     losses: dict[str, Tensor]
     transition: Tensor | None = None
+    learnt: "Learnt | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """A step's rows, before the encoder moved.
+
+    Attributes:
+        batch: users and positives.
+        encoded: their embeddings.
+        negatives: int64 (B,), the sampled items, see `trainer.sampling.Negatives`.
+        scores: float (B,) without gradient, of the `positive` and the `negative`, and of the
+            `generated` negative where there is one.
+    """
+
+    batch: Batch
+    encoded: Encoded
+    negatives: Tensor
+    scores: dict[str, Tensor]
 
 
 @dataclass
@@ -107,6 +127,7 @@ def cotrain(
             e_j, negatives = picker.pick(batch, encoded, run.generator)
             s_ui, s_uj = (e_u * e_i).sum(-1), (e_u * e_j).sum(-1)
             losses: dict[str, Tensor] = {}
+            scores = {"positive": s_ui.detach(), "negative": s_uj.detach()}
             t_star = None
 
             if diffusion is None:
@@ -119,7 +140,9 @@ def cotrain(
                 e_d = law.draw(1, diffusion.generator).squeeze(1)
                 t_star = law.transition
                 histogram += t_star.bincount(minlength=len(histogram))
-                loss = augmented_bpr(s_ui, s_uj, (e_u * e_d).sum(-1), config.weight)
+                s_ud = (e_u * e_d).sum(-1)
+                scores["generated"] = s_ud.detach()
+                loss = augmented_bpr(s_ui, s_uj, s_ud, config.weight)
 
             # ---- the encoder's step -----------------------------------------------------------
             losses["encoder"] = loss.detach()
@@ -131,7 +154,10 @@ def cotrain(
             run.optimizer.zero_grad()
             (loss + config.l2 * penalty).backward()
             run.optimizer.step()
-            watcher.on_step(Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star))
+            learnt = Learnt(batch, encoded, negatives, scores)
+            watcher.on_step(
+                Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star, learnt)
+            )
         seconds = time.perf_counter() - begin
 
         # ---- choose by validation -------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""A training run from data to report: read, train, choose, judge once, publish."""
+"""A training run from data to report: train and choose, publish, judge once.
+
+`fit` never looks at the test split: given data whose test is empty, it does the same.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,18 +54,63 @@ class Result:
     run: Run = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A trained run that nothing has judged yet.
+
+    Attributes:
+        run: with the best epoch's weights in place.
+        valid: that epoch's validation metrics.
+        published: versions, in order.
+    """
+
+    run: Run = field(repr=False)
+    valid: dict[str, float]
+    published: list[str]
+
+
 def train(
     interactions: Interactions,
     config: TrainConfig,
     outputs: Outputs,
     watcher: Watcher | None = None,
 ) -> Result:
-    """Co-train on the data and leave what `outputs` names.
+    """Co-train on the data, judge the result on its test split, and leave what `outputs` names.
 
     Raises:
         ConfigError: something in the configuration cannot work, e.g. `registry` without a method.
         CheckpointError: the trained sampler would be refused by a service.
         OSError: the registry cannot be written at the end.
+    """
+    fitted = fit(interactions, config, outputs, watcher)
+    run = fitted.run
+    users, items = run.encoder.tables("test")
+    test = evaluate(users, items, interactions, "test")
+    if outputs.embeddings is not None:
+        path = outputs.embeddings.expanduser().absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = {"users": users, "items": items}
+        tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
+        LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
+    data = interactions.describe()
+    report = make_report(run, config, data, fitted.valid, test, fitted.published)
+    return Result(report, run)
+
+
+def fit(
+    interactions: Interactions,
+    config: TrainConfig,
+    outputs: Outputs,
+    watcher: Watcher | None = None,
+) -> Fitted:
+    """Co-train, choose the epoch by validation and publish; of `outputs` all but `embeddings`.
+
+    The watcher is told of an epoch before the state is saved: what it keeps of an epoch is there
+    whenever the state has the epoch.
+
+    Raises:
+        as `train`.
     """
     if outputs.registry is not None and config.method == NO_METHOD:
         raise ConfigError("--registry has nothing to publish with --method none; choose a method")
@@ -94,11 +142,11 @@ def train(
         return None
 
     def on_epoch(run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
+        watcher.on_epoch(run, seconds, metrics)
         if outputs.state is not None:
             run.save(outputs.state, config.as_dict())
         if outputs.publish_every and run.epoch % outputs.publish_every == 0:
             offer(metrics or {})
-        watcher.on_epoch(run, seconds, metrics)
 
     picker = make_picker(
         config.negatives,
@@ -114,16 +162,6 @@ def train(
     run.restore_best()
     run.encoder.eval()
     valid = evaluate(*run.encoder.tables("valid"), interactions, "valid")
-    users, items = run.encoder.tables("test")
-    test = evaluate(users, items, interactions, "test")
     if (failure := offer(valid)) is not None:
         raise failure
-    if outputs.embeddings is not None:
-        path = outputs.embeddings.expanduser().absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tables = {"users": users, "items": items}
-        tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
-        whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
-        LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
-    report = make_report(run, config, interactions.describe(), valid, test, published)
-    return Result(report, run)
+    return Fitted(run, valid, published)
