@@ -148,7 +148,7 @@ def train(
         seed=seed,
         device=device,
     )
-    outputs = Outputs(registry, model, publish_every, resume, embeddings)
+    outputs = Outputs(registry, model, publish_every, resume, embeddings=embeddings)
     interactions = load(data, seed=seed, split=config.split)
     typer.echo(interactions.describe())
     with ExitStack() as stack:

@@ -35,6 +35,7 @@ class Outputs:
         publish_every: epochs between publications during training; 0 publishes at the end only.
             One that fails is told to the watcher and training goes on; the last one must succeed.
         state: the folder that keeps the training state, from which a killed run goes on.
+        state_every: epochs between its savings; what came after the last is learnt again.
         embeddings: a safetensors file of the final `users` [U, d] (as for test) and `items` [I, d],
             float32, and the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
     """
@@ -43,6 +44,7 @@ class Outputs:
     model: str = "default"
     publish_every: int = 0
     state: Path | None = None
+    state_every: int = 1
     embeddings: Path | None = None
 
 
@@ -143,7 +145,7 @@ def fit(
 
     def on_epoch(run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
         watcher.on_epoch(run, seconds, metrics)
-        if outputs.state is not None:
+        if outputs.state is not None and run.epoch % outputs.state_every == 0:
             run.save(outputs.state, config.as_dict())
         if outputs.publish_every and run.epoch % outputs.publish_every == 0:
             offer(metrics or {})
