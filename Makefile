@@ -85,7 +85,7 @@ TABLE ?= beauty
 CELLS ?=
 
 bench-quality: setup  ## do the negatives help? TABLE, or CELLS of it, from where it stands (docs/quality.md)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/quality/requirements.txt
 	$(BIN)/python -m bench.quality run $(TABLE) $(if $(CELLS),--cell $(CELLS)) --workers 2
 	$(BIN)/python -m bench.quality report
 

@@ -82,9 +82,7 @@ WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)
 _TINY: Settings = {"epochs": 4, "eval_every": 2, "dim": 16}
 SMOKE = [
     Cell("mf", "generated", "mf", _TINY, ({"l2": (1e-2, 1e-1)},), None, THREE),
-    Cell(
-        "mf+adar", "generated", "mf", {**_TINY, **LITERAL}, ({"weight": (0.1, 0.3)},), "mf", THREE
-    ),
+    Cell("mf+adar", "generated", "mf", {**_TINY, **LITERAL}, ({"l2": (1e-2, 1e-1)},), "mf", THREE),
 ]
 
 TABLES: dict[str, list[Cell]] = {

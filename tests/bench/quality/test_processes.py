@@ -43,7 +43,7 @@ def until(condition: Any, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    asked = ("--cell", "mf+adar", "--seeds", "0", "--set", "epochs=40", "patience=40", "weight=0.1")
+    asked = ("--cell", "mf+adar", "--seeds", "0", "--set", "epochs=40", "patience=40", "l2=0.1")
     finish(tmp_path / "whole", *asked)
     whole = results(tmp_path / "whole")
     assert [len(one["diagnostics"]) for one in whole.values()] == [20]
