@@ -24,51 +24,59 @@ from bench.quality.work import Plan, work
 
 def main() -> int:
     args = arguments()
+    store = Store(args.out)
     if args.command == "report":
-        from bench.quality.report import write
+        from bench.quality.report import REPORTED, write
 
-        print(write(Store(args.out), args.to))
+        print(write(store, args.to, args.tables or REPORTED))
         return 0
-    data = Path(args.data) if args.data else None
-    seeds = tuple(args.seeds) if args.seeds is not None else None
     cells = overridden(selected(args.table, args.cell), dict(args.set))
-    plan = Plan(cells, Store(args.out), data, seeds, args.device)
+    seeds = tuple(args.seeds) if args.seeds else None
+    plan = Plan(cells, store, args.data, seeds, args.device)
     if args.command == "status":
         print(progress.status(plan))
-    elif args.workers > 1:
+    workers = args.workers * args.beside
+    print(progress.outlook(plan, workers), flush=True)
+    if args.command == "run" and args.workers > 1:
         return together(args.workers)
-    else:
+    if args.command == "run":
         torch.set_num_threads(args.threads)
         for job in work(plan):
             print(progress.finished(job, plan), flush=True)
-            print("  " + progress.outlook(plan, args.beside), flush=True)
-    print(progress.outlook(plan, max(args.workers, args.beside)))
+            print("  " + progress.outlook(plan, workers), flush=True)
     return 0
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.quality", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--out", type=Path, default=Path(".turnpoint/quality"), help="results")
-    report = commands.add_parser(
-        "report", parents=[shared], help="tables and plots of what is there"
-    )
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument("--out", type=Path, default=Path(".turnpoint/quality"), help="results")
+    report = commands.add_parser("report", parents=[out], help="pages and plots of what is there")
+    report.add_argument("tables", nargs="*", help=f"{', '.join(TABLES)}; default: all but smoke")
     report.add_argument("--to", type=Path, default=Path("docs"), help="the folder of quality.md")
-    for name in ("run", "status"):
-        command = commands.add_parser(name, parents=[shared])
-        command.add_argument("table", choices=TABLES)
-        command.add_argument("--cell", nargs="+", help="labels; default: all")
-        command.add_argument(
-            "--seeds", type=int, nargs="+", help="of final runs; default: the cell's"
-        )
-        command.add_argument("--data", default=os.environ.get("TURNPOINT_DATA"), help="the folder")
-        command.add_argument("--device", default="cpu")
-        command.add_argument("--workers", type=int, default=1, help="processes")
-        command.add_argument("--threads", type=int, default=1, help="torch's, of each process")
-        command.add_argument("--set", type=setting, nargs="+", default=[], metavar="FIELD=VALUE",
-                             help="settings for every cell, out of its search")  # fmt: skip
-        command.add_argument("--beside", type=int, default=1, help=argparse.SUPPRESS)
+    wanted = argparse.ArgumentParser(add_help=False, parents=[out])
+    wanted.add_argument("table", choices=TABLES)
+    wanted.add_argument("--cell", nargs="+", help="labels; default: all")
+    wanted.add_argument("--seeds", type=int, nargs="+", help="of final runs; default: the cell's")
+    wanted.add_argument(
+        "--set",
+        type=setting,
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fix settings of every cell, which takes them out of its search",
+    )
+    data = os.environ.get("TURNPOINT_DATA")
+    wanted.add_argument("--data", type=Path, default=data or None, help="the data sets' folder")
+    wanted.add_argument("--device", default="cpu")
+    wanted.add_argument("--workers", type=int, default=1, help="processes")
+    wanted.add_argument("--threads", type=int, default=1, help="torch's, of each process")
+    wanted.add_argument("--beside", type=int, default=1, help=argparse.SUPPRESS)
+    commands.add_parser("run", parents=[wanted], help="do what is not done yet")
+    commands.add_parser(
+        "status", parents=[wanted], help="what is done, and how long the rest takes"
+    )
     return parser.parse_args()
 
 

@@ -6,10 +6,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.quality import plots
+from bench.quality.cells import Cell, Settings
 from bench.quality.paper import PAPER
 from bench.quality.search import Result
 from bench.quality.statistics import Comparison, holm
@@ -19,17 +21,19 @@ from bench.quality.tables import TABLES
 from bench.serving.report import table
 
 BEGIN, END = "<!-- tables: written by bench.quality report -->", "<!-- end of tables -->"
+EDGE = "°"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 NONE = "–"
+REPORTED = tuple(name for name in TABLES if name != "smoke")  # its figures mean nothing
 
 
-def write(store: Store, to: Path) -> str:
-    """All pages; tells what was written."""
+def write(store: Store, to: Path, names: Sequence[str] = REPORTED) -> str:
+    """The pages of these tables, as far as something is known of them; tells what was written."""
     folder = to / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, cells in TABLES.items():
-        lines = [Line(cell, store) for cell in cells]
+    for name in names:
+        lines = [Line(cell, store) for cell in TABLES[name]]
         if not any(line.tried or line.jobs for line in lines):
             continue
         pictures = plots.draw(name, lines, folder)
@@ -110,13 +114,12 @@ def costs(lines: Sequence[Line]) -> list[str]:
     rows = []
     for line in lines:
         base = by_label.get(line.cell.against or "")
-        first = line.first
-        chosen = " ".join(f"{k}={v}" for k, v in first["chosen"].items()) if first else NONE
+        chosen = told_choice(line.cell, line.first["chosen"]) if line.first else NONE
         rows.append(
             [
                 line.cell.label,
                 f"{line.tried} of {line.cell.budget}",
-                chosen or "the defaults",
+                chosen,
                 ", ".join(map(_epochs, line.results)) or NONE,
                 _mean(line.figures("cost", "seconds per epoch"), ".2f"),
                 _mean(line.figures("cost", "processor seconds per epoch"), ".2f"),
@@ -124,7 +127,23 @@ def costs(lines: Sequence[Line]) -> list[str]:
                 _mean(line.figures("cost", "peak MiB"), ".0f"),
             ]
         )
-    return ["\n".join(table(columns, rows))]
+    return [
+        "\n".join(table(columns, rows)),
+        f"{EDGE} the largest or smallest value that was tried: the best may lie beyond it.",
+    ]
+
+
+def told_choice(cell: Cell, chosen: Settings) -> str:
+    """The chosen settings, with a mark where a wider search might choose another."""
+    tried: dict[str, set[Any]] = {}
+    for stage in cell.space:
+        for name, values in stage.items():
+            tried.setdefault(name, set()).update(values)
+    ends = {name: (min(values), max(values)) for name, values in tried.items()}
+    told = [
+        f"{name}={value}{EDGE if value in ends[name] else ''}" for name, value in chosen.items()
+    ]
+    return " ".join(told) or "the defaults"
 
 
 def hardness(lines: Sequence[Line]) -> list[str]:

@@ -1,11 +1,12 @@
 """Pages from what there is: all, some, or nothing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.quality import report
-from bench.quality.report import BEGIN, END, NONE, fraction, spread, write
+from bench.quality.report import BEGIN, END, NONE, fraction, spread, told_choice, write
 from bench.quality.store import Store
 from bench.quality.summary import Line
 from bench.quality.tables import TABLES
@@ -40,7 +41,7 @@ def rows(page: str, label: str) -> list[list[str]]:
 
 
 def test_nothing_is_said_of_nothing(cells, to, tmp_path):
-    assert write(Store(tmp_path / "out"), to) == "no results there yet"
+    assert write(Store(tmp_path / "out"), to, ["small"]) == "no results there yet"
     assert not list((to / "quality").iterdir())
     text = (to / "quality.md").read_text()
     assert text == f"words\n\n{BEGIN}\n\nNothing has been run yet.\n\n{END}\n\nmore words\n"
@@ -49,7 +50,7 @@ def test_nothing_is_said_of_nothing(cells, to, tmp_path):
 def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
     out = tmp_path / "out"
     do(cells[:1], out)
-    write(Store(out), to)
+    write(Store(out), to, ["small"])
     page = (to / "quality" / "small.md").read_text()
     (result,) = Line(cells[0], Store(out)).results
     assert rows(page, "mf")[0][:3] == ["mf", "1", fraction(result["test"]["recall@10"])]
@@ -59,7 +60,7 @@ def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
     assert "1 of 4 cells" in (to / "quality.md").read_text()
 
     do(cells, out)
-    write(Store(out), to)
+    write(Store(out), to, ["small"])
     page = (to / "quality" / "small.md").read_text()
     assert NONE not in rows(page, "mf+ours")[0]
     ours, literal = ([row for row in rows(page, "mf+ours") if row[1] == name]
@@ -78,16 +79,23 @@ def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
 def test_a_default_that_changed_since_is_told(cells, do, to, tmp_path):
     out = tmp_path / "out"
     do(cells[:2], out)
-    write(Store(out), to)
+    write(Store(out), to, ["small"])
     assert "changed since" not in (to / "quality" / "small.md").read_text()
     for file in (out / "runs").glob("*.json"):
         result = json.loads(file.read_text())
         result["config"]["transition"]["hardness"] = 0.25  # matters with a method only
         file.write_text(json.dumps(result))
-    write(Store(out), to)
+    write(Store(out), to, ["small"])
     page = (to / "quality" / "small.md").read_text()
     assert "* mf+ours: transition.hardness was 0.25, is 0.5" in page
     assert "* mf:" not in page
+
+
+def test_a_choice_at_the_edge_is_marked():
+    cell = replace(small("c"), space=({"l2": (0.1, 0.2, 0.3)}, {"weight": (0.3, 0.5), "dim": (8,)}))
+    assert told_choice(cell, {"l2": 0.2, "weight": 0.5}) == "l2=0.2 weight=0.5°"
+    assert told_choice(cell, {"l2": 0.1, "dim": 8}) == "l2=0.1° dim=8°"
+    assert told_choice(cell, {}) == "the defaults"
 
 
 def test_spread_by_hand():

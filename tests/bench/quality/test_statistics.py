@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, permutation_test
 
 from bench.quality.statistics import PerUser, compare, holm, interval, paired_t, sign_flip
 
@@ -27,11 +27,23 @@ def test_holm_keeps_the_family_at_its_level():
 
 
 def test_sign_flip_by_hand():
-    # Of the 8 signs of 1, 2, 3 one gives a mean as high: 1/8 on either side.
-    assert sign_flip(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 8)
-    assert sign_flip(np.array([0.0, 1.0, 0.0, 2.0, 3.0])) == pytest.approx(2 / 8)
-    assert sign_flip(np.array([-1.0, 2.0, 3.0])) == pytest.approx(2 * 2 / 8)
+    # Of the 8 signs of 1, 2, 3 one gives a mean as high: 1/8 on either side. 4 sigma of 9,999
+    # flips are .017.
+    assert sign_flip(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 8, abs=0.02)
+    assert sign_flip(np.array([0.0, 1.0, 0.0, 2.0, 3.0])) == pytest.approx(2 / 8, abs=0.02)
+    assert sign_flip(np.array([-1.0, 2.0, 3.0])) == pytest.approx(2 * 2 / 8, abs=0.02)
+    assert sign_flip(np.full(6, 1 / 3)) == pytest.approx(2 / 64, abs=0.01)
     assert sign_flip(np.zeros(5)) == 1.0
+
+
+def test_sign_flip_agrees_with_scipys():
+    values = np.random.default_rng(0).choice([-1.0, -0.5, 0.0, 0.5, 1.0], 400) - 0.03
+    found = permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=9_999, batch=100,
+        vectorized=True, rng=np.random.default_rng(1)
+    )  # fmt: skip
+    assert sign_flip(values) == pytest.approx(found.pvalue, abs=0.02)
+    assert 0.1 < found.pvalue < 0.6
 
 
 def test_sign_flip_rejects_what_is_there_and_seldom_what_is_not():
