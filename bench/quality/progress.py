@@ -42,7 +42,7 @@ def outlook(plan: Plan, workers: int) -> str:
     told = f"{sum(left.values())} runs left"
     if known:
         told += f", about {known / workers / 60:.0f} min for {workers} worker(s)"
-    return told + (f" and {unknown} of kinds that were not timed yet" if unknown else "")
+    return told + (f"; {unknown} of them of kinds that no run has timed yet" if unknown else "")
 
 
 def finished(job: Job, plan: Plan) -> str:

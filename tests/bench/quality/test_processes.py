@@ -6,12 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+import torch
 
-TIMES = ("cost", "machine")
+from bench.quality.cells import Cell, overridden
+from bench.quality.store import Store
+from bench.quality.tables import TABLES
+from bench.quality.work import Plan, work
+
+FREE = ("cost", "machine")  # differ from time to time
+LONG = {"epochs": 20, "patience": 20, "l2": 0.1}
 
 
 def started(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -20,11 +27,10 @@ def started(out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def finish(out: Path, *more: str) -> str:
-    process = started(out, *more)
-    told, _ = process.communicate(timeout=150)
-    assert process.returncode == 0
-    return told
+def done_here(cells: Sequence[Cell], out: Path, seeds: tuple[int, ...] | None = None) -> list[str]:
+    """What this process had to do of them."""
+    torch.set_num_threads(1)
+    return [str(job) for job in work(Plan(cells, Store(out), seeds=seeds))]
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -32,61 +38,61 @@ def results(out: Path) -> dict[str, Any]:
     found = {}
     for file in sorted((out / "runs").glob("*.json")):
         whole = json.loads(file.read_text())
-        found[file.stem] = {name: value for name, value in whole.items() if name not in TIMES}
+        found[file.stem] = {name: value for name, value in whole.items() if name not in FREE}
     return found
 
 
-def until(condition: Any, process: subprocess.Popen[str]) -> None:
+def kill_once(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not condition():
         assert process.poll() is None, "ended before it could be killed"
         time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    asked = ("--cell", "mf+adar", "--seeds", "0", "--set", "epochs=40", "patience=40", "l2=0.1")
-    finish(tmp_path / "whole", *asked)
+    cells = overridden([cell for cell in TABLES["smoke"] if cell.label == "mf+adar"], LONG)
+    asked = ["--cell", "mf+adar", "--seeds", "0"]
+    asked += ["--set", *(f"{name}={value}" for name, value in LONG.items())]
+    done_here(cells, tmp_path / "whole", (0,))
     whole = results(tmp_path / "whole")
-    assert [len(one["diagnostics"]) for one in whole.values()] == [20]
+    assert [len(one["diagnostics"]) for one in whole.values()] == [10]
 
     out = tmp_path / "killed"
     runs = out / "runs"
-    kept: set[int] = set()
+    reached = 0
     for _ in range(2):  # what was resumed can be killed, too
-        process = started(out, *asked)
 
-        def has_new_state() -> bool:
-            rows = [len(json.loads(f.read_bytes())) for f in runs.glob("*/diagnostics.json")]
+        def rows() -> int:
             states = list(runs.glob("*/training.safetensors"))
-            return bool(states) and rows[0] >= 3 + max(kept, default=0)
+            kept = runs.glob("*/diagnostics.json") if states else ()
+            return max((len(json.loads(file.read_bytes())) for file in kept), default=0)
 
-        until(has_new_state, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        kill_once(lambda at_least=reached + 3: rows() >= at_least, started(out, *asked))
         assert not results(out)
-        kept.add(len(json.loads(next(runs.glob("*/diagnostics.json")).read_bytes())))
-    assert len(kept) == 2
-    finish(out, *asked)
+        reached = rows()
+    done_here(cells, out, (0,))
     assert results(out) == whole
-    assert not [path for path in runs.iterdir() if path.is_dir() or path.suffix == ".lock"]
-    key = next(iter(whole))
-    sides = [tmp_path / side / "runs" / f"{key}.safetensors" for side in ("whole", "killed")]
-    assert sides[0].read_bytes() == sides[1].read_bytes()
+    (key,) = whole
+    assert {path.name for path in runs.iterdir()} == {f"{key}.json", f"{key}.safetensors"}
+    arrays = f"runs/{key}.safetensors"
+    assert (out / arrays).read_bytes() == (tmp_path / "whole" / arrays).read_bytes()
 
 
 def test_two_workers_share_a_table_and_do_nothing_twice(tmp_path: Path) -> None:
-    told = finish(tmp_path / "both", "--workers", "2")
+    process = started(tmp_path / "both", "--workers", "2")
+    told, _ = process.communicate(timeout=150)
+    assert process.returncode == 0
     done = [line.split(": valid")[0] for line in told.splitlines() if ": valid" in line]
     assert len(done) == len(set(done)) == 10  # 2 cells of 2 trials and 3 seeds
-    alone = finish(tmp_path / "alone")
+    assert sorted(done_here(TABLES["smoke"], tmp_path / "alone")) == sorted(done)
     assert results(tmp_path / "both") == results(tmp_path / "alone")
-    assert sum(": valid" in line for line in alone.splitlines()) == 10
-    assert ": valid" not in finish(tmp_path / "both")
+    assert not done_here(TABLES["smoke"], tmp_path / "both")
 
 
-@pytest.mark.parametrize("table", ["beauty"])
-def test_a_file_needs_a_folder(tmp_path: Path, table: str) -> None:
+def test_a_file_needs_a_folder(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TURNPOINT_DATA"}
-    command = [sys.executable, "-m", "bench.quality", "run", table, "--cell", "mf"]
+    command = [sys.executable, "-m", "bench.quality", "run", "beauty", "--cell", "mf"]
     command += ["--out", str(tmp_path)]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=False
