@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from core.errors import ConfigError
@@ -63,18 +64,25 @@ class Job:
     chosen: Settings
     seed: int = TRIAL_SEED
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
-        """Everything that is not left to `TrainConfig`'s own defaults, sorted."""
-        named = {**DEFAULTS[self.cell.encoder], **self.cell.settings, **self.chosen}
-        return dict(sorted(named.items()))
+        """What the cell, its search or the encoder's defaults name, sorted.
+
+        A field that is searched is named in every trial, so that the trial of another stage that
+        has its default is the same run.
+        """
+        cell = self.cell
+        named = {**DEFAULTS[cell.encoder], **cell.settings, **self.chosen}
+        resolved = flat(resolve(cell.encoder, named).as_dict())
+        searched = {name: resolved[name] for stage in cell.space for name in stage}
+        return dict(sorted({**named, **searched}.items()))
 
     @property
     def config(self) -> TrainConfig:
         """The resolved configuration."""
         return resolve(self.cell.encoder, {**self.settings, "seed": self.seed})
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the run: what is the same run in two cells, or in two tables, is done once."""
         named = (self.kind, self.cell.data, self.cell.encoder, self.settings, self.seed)
@@ -101,6 +109,17 @@ def resolve(encoder: str, settings: Settings) -> TrainConfig:
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{encoder}: {error}; settings are fields of TrainConfig") from error
     return config
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of fields beside the others, their names joined by a dot."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
 
 
 def overridden(cells: Sequence[Cell], settings: Settings) -> list[Cell]:

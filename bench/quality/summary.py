@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.quality.cells import Cell, Job
+from bench.quality.cells import Cell, Job, flat
 from bench.quality.search import Result, finals, trials
 from bench.quality.statistics import Comparison, PerUser, compare
 from bench.quality.store import Store
@@ -119,14 +119,3 @@ def families(lines: Sequence[Line]) -> dict[str, list[Line]]:
     for line in lines:
         grouped.setdefault(line.cell.against or line.cell.label, []).append(line)
     return grouped
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields of fields beside the others, their names joined by a dot."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found

@@ -37,7 +37,7 @@ def best(settings):
 
 
 def test_stages_follow_each_other_from_the_best_so_far():
-    result_of = Scored(lambda s: best({"weight": 0.1, **s}))
+    result_of = Scored(lambda s: best(s))
     told = [dict(job.chosen) for job in trials(CELL, result_of)]
     assert told[:4] == grid(CELL.space[0])
     assert told[4:] == [{"l2": 0.2, "dim": 4, "weight": w} for w in (0.3, 0.5, 0.7)]
@@ -48,7 +48,7 @@ def test_stages_follow_each_other_from_the_best_so_far():
 
 @pytest.mark.parametrize("until", range(7))
 def test_nothing_is_judged_before_every_trial_is_done(until):
-    result_of = Scored(lambda s: best({"weight": 0.1, **s}), until)
+    result_of = Scored(lambda s: best(s), until)
     assert chosen(CELL, result_of) is None
     waiting = pending(CELL, (0,), result_of)
     assert len(waiting) == (4 - until if until < 4 else 7 - until)
@@ -57,7 +57,7 @@ def test_nothing_is_judged_before_every_trial_is_done(until):
 
 def test_a_later_stage_may_not_be_better():
     """The choice is among all trials: a stage that only loses changes nothing."""
-    result_of = Scored(lambda s: -1.0 if "weight" in s else s["l2"])
+    result_of = Scored(lambda s: s["l2"] - 9 * (s["weight"] != 0.1))  # 0.1 is the default
     assert chosen(CELL, result_of) == {"l2": 0.2, "dim": 4}
 
 
@@ -162,6 +162,16 @@ def test_the_same_run_in_two_tables_is_one():
     others = [key("beauty", "ngcf+ours"), key("toys", "mf"), key("beauty", "mf"),
               key("beauty", "ngcf", FINAL), key("beauty", "ngcf", FINAL, 1)]  # fmt: skip
     assert len({key("beauty", "ngcf"), *others}) == 6
+
+
+def test_a_stage_that_comes_by_the_default_again_repeats_no_run():
+    cell = Cell("c", "generated", "mf", {}, ({"l2": (0.1,)},
+                {"learning_rate": (1e-3, 3e-3), "transition.hardness": (0.5, 0.7)}))  # fmt: skip
+    jobs = list(trials(cell, Scored(lambda _: 0.0)))
+    assert len(jobs) == cell.budget == 5
+    keys = [job.key for job in jobs]
+    assert keys[0] == keys[3]  # learning_rate is 3e-3 and hardness 0.5 by default
+    assert len(set(keys)) == 4
 
 
 def test_what_is_overridden_is_not_searched():
