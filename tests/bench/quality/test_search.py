@@ -7,6 +7,7 @@ import pytest
 
 from bench.quality import work
 from bench.quality.cells import FINAL, Cell, Job, overridden, resolve
+from bench.quality.data import load_set
 from bench.quality.search import chosen, finals, grid, pending, trials
 from bench.quality.store import Store
 from bench.quality.tables import TABLES
@@ -37,7 +38,7 @@ def best(settings):
 
 
 def test_stages_follow_each_other_from_the_best_so_far():
-    result_of = Scored(lambda s: best(s))
+    result_of = Scored(best)
     told = [dict(job.chosen) for job in trials(CELL, result_of)]
     assert told[:4] == grid(CELL.space[0])
     assert told[4:] == [{"l2": 0.2, "dim": 4, "weight": w} for w in (0.3, 0.5, 0.7)]
@@ -48,7 +49,7 @@ def test_stages_follow_each_other_from_the_best_so_far():
 
 @pytest.mark.parametrize("until", range(7))
 def test_nothing_is_judged_before_every_trial_is_done(until):
-    result_of = Scored(lambda s: best(s), until)
+    result_of = Scored(best, until)
     assert chosen(CELL, result_of) is None
     waiting = pending(CELL, (0,), result_of)
     assert len(waiting) == (4 - until if until < 4 else 7 - until)
