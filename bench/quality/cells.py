@@ -100,15 +100,18 @@ def resolve(encoder: str, settings: Settings) -> TrainConfig:
         ConfigError: no such encoder or field, or a value that cannot work.
     """
     plain = {name: value for name, value in settings.items() if "." not in name}
+    parts: dict[str, dict[str, Any]] = {}
+    for name in settings.keys() - plain.keys():
+        outer, inner = name.split(".")
+        parts.setdefault(outer, {})[inner] = settings[name]
     try:
         config = config_for(encoder, **plain)
-        for name in settings.keys() - plain.keys():
-            outer, inner = name.split(".")
-            part = replace(getattr(config, outer), **{inner: settings[name]})
-            config = replace(config, **{outer: part})
+        return replace(
+            config,
+            **{outer: replace(getattr(config, outer), **inner) for outer, inner in parts.items()},
+        )
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{encoder}: {error}; settings are fields of TrainConfig") from error
-    return config
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,12 +51,11 @@ class Plan:
 
     def pending(self) -> list[Job]:
         """What can be run now, each once, in order."""
-        jobs = [
-            job
-            for cell in self.cells
-            for job in pending(cell, self.seeds_of(cell), self.store.result)
-        ]
-        return list({job.key: job for job in reversed(jobs)}.values())[::-1]
+        jobs: dict[str, Job] = {}
+        for cell in self.cells:
+            for job in pending(cell, self.seeds_of(cell), self.store.result):
+                jobs.setdefault(job.key, job)
+        return list(jobs.values())
 
 
 def work(plan: Plan) -> Iterator[Job]:
@@ -97,10 +96,9 @@ def perform(job: Job, plan: Plan) -> None:
     data = load_set(job.cell.data, config.split, plan.folder)
     plan.store.pin(job.cell.data, config.split, fingerprint(data), data.describe())
     state = plan.store.state(job)
-    meter, watchers = Meter(), []
-    if job.kind == FINAL:
-        watchers.append(diagnostics := Diagnostics(data, config, state))
-    watcher = together(meter.watcher, *(one.watcher for one in watchers), Watcher())
+    meter = Meter()
+    diagnostics = Diagnostics(data, config, state) if job.kind == FINAL else None
+    watcher = together(meter.watcher, diagnostics.watcher if diagnostics else Watcher())
     outputs = Outputs(state=state, state_every=config.eval_every)
     fitted = fit(without_test(data), config, outputs, watcher)
     run = fitted.run
@@ -122,7 +120,7 @@ def perform(job: Job, plan: Plan) -> None:
         "machine": machine(),
     }
     arrays: dict[str, NDArray] = {}
-    if job.kind == FINAL:
+    if diagnostics is not None:
         test, arrays = judged(run, data)
         result |= {"test": test, "diagnostics": diagnostics.rows}
     plan.store.finish(job, result, arrays)

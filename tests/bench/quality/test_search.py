@@ -191,6 +191,7 @@ def test_the_split_does_not_follow_the_seed():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.quality.data.load", load)
+        load_set.cache_clear()
         for seed in (0, 1):
             plan = work.Plan([CELL], None)
             with pytest.raises(LookupError):
