@@ -16,6 +16,7 @@ from core.samplers.base import (
 )
 
 METHODS = ("adar",)
+Sampler = ADAR  # any of the methods
 
 __all__ = [
     "ADAR",
@@ -26,6 +27,7 @@ __all__ = [
     "HasLaw",
     "NegativeSampler",
     "Query",
+    "Sampler",
     "TakesFeatures",
     "TakesPopularity",
     "draw",
