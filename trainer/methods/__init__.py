@@ -22,11 +22,8 @@ def make_sampler(config: TrainConfig, interactions: Interactions | None = None) 
     if config.method == NO_METHOD:
         return None
     if config.method == DMNS.method:
-        return DMNS(
-            DMNSConfig(
-                config.dim, config.num_steps, config.schedule, standardize=config.standardize
-            )
-        )
+        sizes = (config.dim, config.num_steps, config.schedule)
+        return DMNS(DMNSConfig(*sizes, standardize=config.standardize))
     return ADAR(config.sampler())
 
 
