@@ -75,6 +75,19 @@ class Interactions:
         """int64 [I], how many train pairs each item is in."""
         return np.bincount(self.train[:, 1], minlength=self.num_items)
 
+    def known_features(self, wanted_by: str) -> dict[str, Float32[np.ndarray, "_ _"]]:
+        """`features`, for what cannot do without.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if not self.features:
+            raise ConfigError(
+                f"{wanted_by} needs features of items, and {self.name} has none: give a directory "
+                "with a NumPy file [items, f] for each modality beside its interactions"
+            )
+        return self.features
+
     def describe(self) -> str:
         """One line for people: sizes, density, the share of the most popular tenth, features."""
         sizes = [len(pairs) for pairs in (self.train, self.valid, self.test)]
