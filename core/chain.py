@@ -26,12 +26,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.denoiser import ClosedChain, Denoiser
-from core.noise import bits_of, standard_normal_
+from core.noise import FEW_VARIATES, bits_of, standard_normal_
 from core.schedule import Schedule
 
 CPU_CHUNK_ROWS = 512  # its states fit a core's cache; measured against 256..2048
 CPU_CHUNK_VARIATES = 65_536  # likewise, of a draw
-FEW_VARIATES = 16_384  # below, torch's own variates come before a stream of bits is set up
 
 
 class Step(NamedTuple):

@@ -8,6 +8,7 @@ from core.samplers import METHODS, ADARConfig
 from core.transition import Transition
 
 NO_METHOD = "none"
+_COUNTS = ("epochs", "batch_size", "eval_every", "patience", "candidates", "diffusion_steps")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainConfig:
         metric: what is maximised on validation.
         seed: of everything random.
         device: where everything runs.
+        diffusion_steps: the diffusion model's steps for each of the encoder.
     """
 
     encoder: str = "lightgcn"
@@ -75,6 +77,7 @@ class TrainConfig:
     metric: str = "recall@20"
     seed: int = 0
     device: str = "cpu"
+    diffusion_steps: int = 1
 
     def __post_init__(self) -> None:
         known = (NO_METHOD, *METHODS)
@@ -82,7 +85,14 @@ class TrainConfig:
             raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
         if not 0 <= self.weight <= 1:
             raise ConfigError(f"weight = {self.weight}; lambda of Eq. 12 lies in [0, 1]")
-        for name in ("epochs", "batch_size", "eval_every", "patience", "candidates"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "eval_every",
+            "patience",
+            "candidates",
+            "diffusion_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "diffusion_learning_rate"):

@@ -76,7 +76,7 @@ def train(
         dropout=config.dropout,
         max_length=config.max_length,
     )
-    run = new_run(encoder, config)
+    run = new_run(encoder, config, interactions)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
     published: list[str] = []

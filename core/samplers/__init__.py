@@ -4,11 +4,35 @@ from typing import Any
 
 from core.errors import ConfigError
 from core.samplers.adar import ADAR, ADARConfig
-from core.samplers.base import NegativeSampler, Query
+from core.samplers.base import (
+    Generated,
+    Generates,
+    HasLaw,
+    NegativeSampler,
+    Query,
+    TakesFeatures,
+    TakesPopularity,
+    draw,
+)
 
 METHODS = ("adar",)
+Sampler = ADAR  # any of the methods
 
-__all__ = ["ADAR", "METHODS", "ADARConfig", "NegativeSampler", "Query", "rebuild"]
+__all__ = [
+    "ADAR",
+    "METHODS",
+    "ADARConfig",
+    "Generated",
+    "Generates",
+    "HasLaw",
+    "NegativeSampler",
+    "Query",
+    "Sampler",
+    "TakesFeatures",
+    "TakesPopularity",
+    "draw",
+    "rebuild",
+]
 
 
 def rebuild(method: str, config: dict[str, Any]) -> ADAR:

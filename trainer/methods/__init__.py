@@ -1,0 +1,32 @@
+"""What the loop trains an encoder with, one small class a method."""
+
+from core.samplers import ADAR, Sampler
+from trainer.config import NO_METHOD, TrainConfig
+from trainer.data import Interactions
+from trainer.methods.adar import ADARMethod
+from trainer.methods.base import Method, Ranked, Rows
+from trainer.methods.plain import Plain
+from trainer.run import Diffusion
+
+__all__ = ["Method", "Ranked", "Rows", "make_method", "make_sampler"]
+
+
+def make_sampler(config: TrainConfig, interactions: Interactions | None = None) -> Sampler | None:
+    """The untrained sampler of the configured method; None where it has none.
+
+    Args:
+        config: of the run.
+        interactions: whose item features a multi-modal sampler is conditioned on.
+    """
+    if config.method == NO_METHOD:
+        return None
+    return ADAR(config.sampler())
+
+
+def make_method(
+    diffusion: Diffusion | None, interactions: Interactions, config: TrainConfig
+) -> Method:
+    """The method that belongs to a run's sampler."""
+    if diffusion is None:
+        return Plain()
+    return ADARMethod(diffusion.sampler, diffusion, config)
