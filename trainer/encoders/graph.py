@@ -1,4 +1,4 @@
-"""Normalised graphs as sparse matrices, that of who took what above all, and the product with one."""
+"""Normalised graphs as sparse matrices, above all that of who took what; the product with one."""
 
 import warnings
 from typing import Any
@@ -31,7 +31,7 @@ def normalised_adjacency(
 def normalised(
     rows: Int64[np.ndarray, "E"], columns: Int64[np.ndarray, "E"], n: int
 ) -> Float64[np.ndarray, "E"]:
-    """1 / sqrt(degree at one end * degree at the other) of each edge; degrees are counts of `rows`."""
+    """1 / sqrt(degree at one end * degree at the other) of each edge, given both ways."""
     degree = np.bincount(rows, minlength=n)
     weights: np.ndarray = 1.0 / np.sqrt(degree[rows] * degree[columns])
     return weights

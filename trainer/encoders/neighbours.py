@@ -59,13 +59,13 @@ def item_graph(
     Returns:
         float32 sparse CSR [I, I].
     """
+    n = len(next(iter(features.values())))
     rows, columns, values = [], [], []
     for name, table in features.items():
         near = nearest(table, k)
-        n = len(near)
         item, neighbour = np.repeat(np.arange(n), near.shape[1]), near.ravel()
         edges = np.unique(np.concatenate([item * n + neighbour, neighbour * n + item]))
         rows.append(edges // n)
         columns.append(edges % n)
         values.append(weights[name] * normalised(rows[-1], columns[-1], n))
-    return sparse(*map(np.concatenate, (rows, columns, values)), n)
+    return sparse(np.concatenate(rows), np.concatenate(columns), np.concatenate(values), n)
