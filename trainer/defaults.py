@@ -17,6 +17,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mf": {"l2": 3e-2},
     "lightgcn": {},
     "ngcf": {"dropout": 0.1},
+    "vbpr": {"l2": 3e-2},
+    "mmlightgcn": {},
     "gru4rec": {**_SEQUENCES, "dropout": 0.3},
     "sasrec": _SEQUENCES,
     "cl4srec": _SEQUENCES,

@@ -33,7 +33,8 @@ class Outputs:
             One that fails is told to the watcher and training goes on; the last one must succeed.
         state: the folder that keeps the training state, from which a killed run goes on.
         embeddings: a safetensors file of the final `users` [U, d] (as for test) and `items` [I, d],
-            float32, and the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
+            float32, and the pairs (user, item) of `train`, `valid`, `test` and further test sets,
+            int64 [N, 2].
     """
 
     registry: str | None = None
@@ -116,6 +117,9 @@ def train(
     valid = evaluate(*run.encoder.tables("valid"), interactions, "valid")
     users, items = run.encoder.tables("test")
     test = evaluate(users, items, interactions, "test")
+    extra_tests = {
+        name: evaluate(users, items, interactions, name) for name in interactions.extra_tests
+    }
     if (failure := offer(valid)) is not None:
         raise failure
     if outputs.embeddings is not None:
@@ -123,7 +127,8 @@ def train(
         path.parent.mkdir(parents=True, exist_ok=True)
         tables = {"users": users, "items": items}
         tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
+        tables |= {k: torch.from_numpy(pairs) for k, pairs in interactions.extra_tests.items()}
         whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
         LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
-    report = make_report(run, config, interactions.describe(), valid, test, published)
+    report = make_report(run, config, interactions.describe(), valid, test, extra_tests, published)
     return Result(report, run)
