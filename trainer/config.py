@@ -8,7 +8,8 @@ from core.samplers import METHODS, ADARConfig
 from core.transition import Transition
 
 NO_METHOD = "none"
-_COUNTS = ("epochs", "batch_size", "eval_every", "patience", "candidates", "diffusion_steps")
+_AT_LEAST_1 = ("epochs", "batch_size", "eval_every", "patience", "candidates", "diffusion_steps")
+_AT_LEAST_0 = ("l2", "gdnsm_start", "cnsdiff_contrast", "cnsdiff_diffusion")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class TrainConfig:
         ahns_power: the same; below 0.
         method: `none`, or what generates e_d; a name in `core.samplers.METHODS`.
         dim: d.
-        weight: lambda of Eq. 12, in [0, 1].
-        transition: the rule for t*.
+        weight: lambda of Eq. 12, in [0, 1]; of adar.
+        transition: the rule for t*; of adar.
         num_steps: T.
-        schedule: the noise schedule.
-        denoiser: film or moment.
+        schedule: the noise schedule; cnsdiff has its own.
+        denoiser: film or moment; of adar.
         reconstruction: reading of Eq. 8's second term.
         standardize: divide embeddings by running RMS values; False is the literal paper.
         ancestral: add the posterior's noise in the reverse chain; Eq. 10 adds none.
@@ -105,24 +106,18 @@ class TrainConfig:
             raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
         if not 0 <= self.weight <= 1:
             raise ConfigError(f"weight = {self.weight}; lambda of Eq. 12 lies in [0, 1]")
-        for name in (
-            "epochs",
-            "batch_size",
-            "eval_every",
-            "patience",
-            "candidates",
-            "diffusion_steps",
-        ):
+        for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "diffusion_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}; it must be above 0")
-        if not self.l2 >= 0:
-            raise ConfigError(f"l2 = {self.l2}; it must be at least 0")
+        for name in _AT_LEAST_0:
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 0")
 
     def sampler(self) -> ADARConfig:
-        """The configuration of the generative sampler."""
+        """The configuration of ADAR's sampler."""
         return ADARConfig(
             dim=self.dim,
             num_steps=self.num_steps,

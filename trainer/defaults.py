@@ -1,9 +1,9 @@
-"""What each encoder is trained with unless told otherwise; chosen on validation, see docs."""
+"""What each encoder and method is trained with unless told otherwise; see docs."""
 
 from typing import Any
 
 from core.errors import ConfigError
-from trainer.config import TrainConfig
+from trainer.config import NO_METHOD, TrainConfig
 
 _SEQUENCES: dict[str, Any] = {
     "split": "leave-one-out",
@@ -24,9 +24,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "cl4srec": _SEQUENCES,
 }
 
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {"cnsdiff": {"num_steps": 20}}
+
 
 def config_for(encoder: str, **given: Any) -> TrainConfig:
-    """The configuration of a run: what is given, then the encoder's defaults, then the common ones.
+    """The configuration of a run: what is given, then the method's and the encoder's defaults.
+
+    The common ones come last.
 
     Args:
         encoder: a name in `trainer.encoders.ENCODERS`.
@@ -38,4 +42,5 @@ def config_for(encoder: str, **given: Any) -> TrainConfig:
     if encoder not in DEFAULTS:
         raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
-    return TrainConfig(encoder=encoder, **{**DEFAULTS[encoder], **chosen})
+    own = METHOD_DEFAULTS.get(given.get("method", NO_METHOD), {})
+    return TrainConfig(encoder=encoder, **{**DEFAULTS[encoder], **own, **chosen})

@@ -10,7 +10,7 @@ A sampler is one or the other; `draw` asks either kind. What else a query may ca
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -47,6 +47,17 @@ class Query:
     item_features: Mapping[str, Float[Tensor, "B _"]] = field(default_factory=dict)
     progress: float | None = None
     popularity: Int[Tensor, " B"] | None = None
+
+    def rows(self, which: slice) -> "Query":
+        """The same for some of the rows."""
+        return replace(
+            self,
+            users=self.users[which],
+            positives=self.positives[which],
+            threshold=None if self.threshold is None else self.threshold[which],
+            item_features={name: table[which] for name, table in self.item_features.items()},
+            popularity=None if self.popularity is None else self.popularity[which],
+        )
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,52 @@ def test_every_encoder_trains_reports_and_leaves_its_embeddings(
     assert tables["items"].shape[1] == 8
     if config_for(encoder).split == "leave-one-out":
         assert len(tables["test"]) == len(tables["valid"]) == USERS
+
+
+METHODS = {
+    "dmns": {"--diffusion-steps": 2},
+    "cnsdiff": {"--cnsdiff-variant": "described", "--cnsdiff-contrast": 0.1},
+    "gdnsm": {"--gdnsm-start": 1, "--gdnsm-denoiser": "linear", "--ddim-steps": 4},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_publishes_and_generates(folder, tmp_path, method):
+    registry, features = tmp_path / "registry", ("image", "audio")
+    arguments = {
+        "--data": folder,
+        "--method": method,
+        "--epochs": 2,
+        "--eval-every": 1,
+        "--dim": 8,
+        "--threads": 1,
+        "--report": tmp_path / "report.json",
+        "--registry": registry,
+        "--model": "small",
+        **METHODS[method],
+    }
+    words = [str(word) for pair in arguments.items() for word in pair]
+    done = CliRunner().invoke(app, ["train", *words])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    for flag, value in METHODS[method].items():
+        assert report["config"][flag.removeprefix("--").replace("-", "_")] == value
+    assert any(name.startswith("cosine") for name in report["history"][-1])
+    rng = np.random.default_rng(0)
+    pairs = {name: rng.normal(size=(5, 8)).astype(np.float32) for name in ("users", "positives")}
+    if method == "gdnsm":
+        widths = {name: np.load(folder / f"{name}.npy").shape[1] for name in features}
+        pairs |= {
+            f"item_features.{name}": rng.normal(size=(5, width)).astype(np.float32)
+            for name, width in widths.items()
+        }
+    safetensors.numpy.save_file(pairs, tmp_path / "pairs.safetensors")
+    places = ["--registry", str(registry), "--model", "small"]
+    files = ["--input", str(tmp_path / "pairs.safetensors"), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["generate", *places, *files, "--n", "3"])
+    assert done.exit_code == 0, done.output
+    drawn = safetensors.numpy.load_file(tmp_path / "out")
+    assert drawn["negatives"].shape == (5, 3, 8)
+    assert ("weights" in drawn) == (method != "cnsdiff")
+    done = CliRunner().invoke(app, ["generate", *places, *files, "--transition", "fixed"])
+    assert done.exit_code != 0

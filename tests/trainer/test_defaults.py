@@ -22,6 +22,12 @@ def test_encoders_of_sequences_leave_one_out() -> None:
     }
 
 
+def test_a_methods_own_defaults_come_before_the_encoders() -> None:
+    assert config_for("lightgcn", method="cnsdiff").num_steps == 20
+    assert config_for("lightgcn", method="cnsdiff", num_steps=7).num_steps == 7
+    assert config_for("lightgcn", method="gdnsm").num_steps == 50
+
+
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="no encoder is called 'bert'; choose one of mf, "):
         config_for("bert")

@@ -172,7 +172,7 @@ def test_refuses_bad_configs(values, message):
 
 
 def test_rebuild_refuses_what_it_does_not_know():
-    with pytest.raises(ConfigError, match="method = 'gan'; known: adar"):
+    with pytest.raises(ConfigError, match="method = 'gan'; known: adar, cnsdiff, dmns, gdnsm"):
         rebuild("gan", {})
     with pytest.raises(ConfigError, match="does not fit method 'adar'"):
         rebuild("adar", {"dim": 4, "transition": {}, "colour": "red"})
