@@ -99,20 +99,27 @@ class StackedFiLM(Levelled):
         self.register_buffer("time_codes", codes.float(), persistent=False)
 
     def prepare(self, condition: Float[Tensor, "B d"]) -> Prepared:
-        """The two blocks' coefficients: the user's part (B, 4d), the step's (T+1, 4d)."""
-        user = nn.functional.linear(condition, self.film.weight)
-        return Prepared((user,), (self.film(self.time(self.time_codes)),))
+        """gamma + 1 and delta of both blocks: the user's parts (B, d), the step's (T+1, d)."""
+        user = nn.functional.linear(condition, self.film.weight).chunk(4, dim=-1)
+        gamma_1, delta_1, gamma_2, delta_2 = self.film(self.time(self.time_codes)).chunk(4, dim=-1)
+        steps = (1 + gamma_1, delta_1, 1 + gamma_2, delta_2)
+        return Prepared(tuple(part.contiguous() for part in user), steps)
 
     def coefficients(self, t: Int[Tensor, " B"], prepared: Prepared) -> Coefficients:
         """(gamma, eta) of both blocks together, each (B, d)."""
-        (user,), (step,) = prepared
-        return _composed(nn.functional.embedding(t, step) + user)
+        first, delta_1, second, delta_2 = (
+            user + nn.functional.embedding(t, step)
+            for user, step in zip(prepared.users, prepared.steps, strict=True)
+        )
+        return first * second, torch.addcmul(delta_2, second, delta_1)
 
     def transfer(self, t: int, prepared: Prepared) -> Coefficients:
         """(m_t, n_t), each (B, d): sqrt(alpha_t) - k_t (gamma - noise_t) and -k_t eta."""
-        (user,), (step,) = prepared
-        gamma, eta = _composed(user + step[t])
-        above = gamma - self.noise[t].to(gamma.dtype)
+        first, delta_1, second, delta_2 = (
+            user + step[t] for user, step in zip(prepared.users, prepared.steps, strict=True)
+        )
+        above = first * second - self.noise[t].to(first.dtype)
+        eta = torch.addcmul(delta_2, second, delta_1)
         return self.root_alpha[t] - self.k[t] * above, -self.k[t] * eta
 
 
@@ -172,10 +179,3 @@ class DMNS(Scaled):
         taken = round(sum(stops[j % len(stops)] for j in range(n)) / n)
         transition = torch.full((len(drawn),), taken, device=drawn.device)
         return Generated(drawn, transition, self.weights[which].expand(len(drawn), n))
-
-
-def _composed(coefficients: Float[Tensor, "B four_d"]) -> Coefficients:
-    """(gamma, eta) of two blocks from (gamma_1, delta_1, gamma_2, delta_2)."""
-    gamma_1, delta_1, gamma_2, delta_2 = coefficients.chunk(4, dim=-1)
-    second = 1 + gamma_2
-    return (1 + gamma_1) * second, torch.addcmul(delta_2, second, delta_1)
