@@ -113,7 +113,7 @@ def decoded(kind: str, body: bytes) -> codecs.Inputs:
         arrays = codecs.from_safetensors(raw)
     else:
         arrays, _ = codecs.from_json(raw, 100)
-    return codecs.checked(arrays, DIM, ("users", "positives", "threshold"), 100)
+    return codecs.checked(arrays, OFFER, 100)
 
 
 def decodes_or_refuses(kind: str, body: bytes) -> None:
