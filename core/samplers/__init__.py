@@ -1,5 +1,6 @@
 """The methods that generate negatives, one file each."""
 
+from collections.abc import Callable
 from typing import Any
 
 from core.errors import ConfigError
@@ -14,14 +15,14 @@ from core.samplers.base import (
     TakesPopularity,
     draw,
 )
-
-METHODS = ("adar",)
-Sampler = ADAR  # any of the methods
+from core.samplers.dmns import DMNS, DMNSConfig
 
 __all__ = [
     "ADAR",
+    "DMNS",
     "METHODS",
     "ADARConfig",
+    "DMNSConfig",
     "Generated",
     "Generates",
     "HasLaw",
@@ -34,16 +35,23 @@ __all__ = [
     "rebuild",
 ]
 
+Sampler = ADAR | DMNS
+_REBUILD: dict[str, Callable[[dict[str, Any]], Sampler]] = {
+    "adar": lambda config: ADAR(ADARConfig.from_dict(config)),
+    "dmns": lambda config: DMNS(DMNSConfig.from_dict(config)),
+}
+METHODS = tuple(_REBUILD)
 
-def rebuild(method: str, config: dict[str, Any]) -> ADAR:
+
+def rebuild(method: str, config: dict[str, Any]) -> Sampler:
     """An untrained sampler of the given method, from the config that its manifest holds.
 
     Raises:
         ConfigError: unknown method, or a config that does not fit it.
     """
-    if method != ADAR.method:
+    if method not in _REBUILD:
         raise ConfigError(f"method = {method!r}; known: {', '.join(METHODS)}")
     try:
-        return ADAR(ADARConfig.from_dict(config))
+        return _REBUILD[method](config)
     except (TypeError, KeyError) as error:
         raise ConfigError(f"config does not fit method {method!r}: {error}") from error

@@ -1,10 +1,11 @@
 """What the loop trains an encoder with, one small class a method."""
 
-from core.samplers import ADAR, Sampler
+from core.samplers import ADAR, DMNS, DMNSConfig, Sampler
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
 from trainer.methods.adar import ADARMethod
 from trainer.methods.base import Method, Ranked, Rows
+from trainer.methods.dmns import DMNSMethod
 from trainer.methods.plain import Plain
 from trainer.run import Diffusion
 
@@ -20,6 +21,9 @@ def make_sampler(config: TrainConfig, interactions: Interactions | None = None) 
     """
     if config.method == NO_METHOD:
         return None
+    if config.method == DMNS.method:
+        sizes = (config.dim, config.num_steps, config.schedule)
+        return DMNS(DMNSConfig(*sizes, standardize=config.standardize))
     return ADAR(config.sampler())
 
 
@@ -29,4 +33,8 @@ def make_method(
     """The method that belongs to a run's sampler."""
     if diffusion is None:
         return Plain()
-    return ADARMethod(diffusion.sampler, diffusion, config)
+    match diffusion.sampler:
+        case ADAR() as sampler:
+            return ADARMethod(sampler, diffusion, config)
+        case DMNS() as sampler:
+            return DMNSMethod(sampler, diffusion, config)
