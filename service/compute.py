@@ -194,6 +194,6 @@ def _answer(job: Job, users: Tensor, own: Own) -> Tensors:
         answer["scores"] = torch.einsum("bd,bnd->bn", users, own.negatives)
     dtype = job.params.torch_dtype
     return {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in answer.items()
     }

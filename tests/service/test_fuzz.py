@@ -109,9 +109,8 @@ def lying(draw: st.DrawFn) -> bytes:
         }
     )
     names = st.sampled_from(
-        ["users", "positives", "threshold", "popularity", "item_features.image", "user_ids"]
-        + ["__metadata__", "item_features.", "x"]
-    )
+        ["users", "positives", "threshold", "popularity", "user_ids", "__metadata__", "x"]
+    ) | st.sampled_from(["item_features.image", "item_features."])
     header = json.dumps(draw(st.dictionaries(names, entry | ANYTHING, max_size=4))).encode()
     length = draw(st.just(len(header)) | st.integers(0, 2**64 - 1))
     return struct.pack("<Q", length) + header + draw(st.binary(max_size=400))
