@@ -46,6 +46,10 @@ class TrainConfig:
         seed: of everything random.
         device: where everything runs.
         diffusion_steps: the diffusion model's steps for each of the encoder.
+        cnsdiff_variant: released, described or causal; see `core.samplers.cnsdiff`.
+        cnsdiff_strata: K, strata of popularity, of the causal variant.
+        cnsdiff_contrast: weight of L_CL.
+        cnsdiff_diffusion: weight of L_diff in the encoder's loss.
     """
 
     encoder: str = "lightgcn"
@@ -78,6 +82,10 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     diffusion_steps: int = 1
+    cnsdiff_variant: str = "causal"
+    cnsdiff_strata: int = 5
+    cnsdiff_contrast: float = 0.3
+    cnsdiff_diffusion: float = 1e-6
 
     def __post_init__(self) -> None:
         known = (NO_METHOD, *METHODS)

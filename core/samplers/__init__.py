@@ -15,6 +15,7 @@ from core.samplers.base import (
     TakesPopularity,
     draw,
 )
+from core.samplers.cnsdiff import CNSDiff, CNSDiffConfig
 from core.samplers.dmns import DMNS, DMNSConfig
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "DMNS",
     "METHODS",
     "ADARConfig",
+    "CNSDiff",
+    "CNSDiffConfig",
     "DMNSConfig",
     "Generated",
     "Generates",
@@ -35,9 +38,10 @@ __all__ = [
     "rebuild",
 ]
 
-Sampler = ADAR | DMNS
+Sampler = ADAR | CNSDiff | DMNS
 _REBUILD: dict[str, Callable[[dict[str, Any]], Sampler]] = {
     "adar": lambda config: ADAR(ADARConfig.from_dict(config)),
+    "cnsdiff": lambda config: CNSDiff(CNSDiffConfig(**config)),
     "dmns": lambda config: DMNS(DMNSConfig.from_dict(config)),
 }
 METHODS = tuple(_REBUILD)

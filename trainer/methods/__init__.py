@@ -1,10 +1,11 @@
 """What the loop trains an encoder with, one small class a method."""
 
-from core.samplers import ADAR, DMNS, DMNSConfig, Sampler
+from core.samplers import ADAR, DMNS, CNSDiff, CNSDiffConfig, DMNSConfig, Sampler
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
 from trainer.methods.adar import ADARMethod
 from trainer.methods.base import Method, Ranked, Rows
+from trainer.methods.cnsdiff import CNSDiffMethod
 from trainer.methods.dmns import DMNSMethod
 from trainer.methods.plain import Plain
 from trainer.run import Diffusion
@@ -24,6 +25,9 @@ def make_sampler(config: TrainConfig, interactions: Interactions | None = None) 
     if config.method == DMNS.method:
         sizes = (config.dim, config.num_steps, config.schedule)
         return DMNS(DMNSConfig(*sizes, standardize=config.standardize))
+    if config.method == CNSDiff.method:
+        variant, strata = config.cnsdiff_variant, config.cnsdiff_strata
+        return CNSDiff(CNSDiffConfig(config.dim, config.num_steps, variant, strata))
     return ADAR(config.sampler())
 
 
@@ -36,5 +40,7 @@ def make_method(
     match diffusion.sampler:
         case ADAR() as sampler:
             return ADARMethod(sampler, diffusion, config)
+        case CNSDiff() as sampler:
+            return CNSDiffMethod(sampler, diffusion, config, interactions)
         case DMNS() as sampler:
             return DMNSMethod(sampler, diffusion, config)
