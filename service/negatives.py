@@ -154,10 +154,11 @@ def _job(
     wanted = codecs.wanted(asked.returns, out, asked.dtype)
     answer_size = _answer_size(inputs, asked, offer, wanted, out)
     if answer_size > limits.max_response_bytes:
+        or_the_law = ", or for returns=distribution and draw from it" if offer.law else ""
         raise TooLargeError(
             f"the answer to {inputs.rows} rows with n = {asked.n} would have about {answer_size} "
-            f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n, or "
-            "for returns=distribution and draw from it"
+            f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n"
+            f"{or_the_law}"
         )
     return Job(
         sampler=sampler,

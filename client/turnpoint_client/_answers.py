@@ -11,7 +11,6 @@ from ._reply import Reply
 from .errors import ProtocolError
 from .results import Model, ModelVersion
 
-
 MAY_LACK = "weights"  # come with the negatives of methods that weigh them
 
 

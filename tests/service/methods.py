@@ -1,6 +1,7 @@
 """A small published checkpoint of each method, and all that it takes beside users and positives."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ from core.samplers import Sampler, TakesFeatures, TakesPopularity, rebuild
 from core.samplers.base import FEATURES
 from tests.service.live import DIM, make_sampler
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "dmns": {
         "dim": DIM,
         "num_steps": 20,
         "divisors": (5, 2),
         "weights": (1.0, 0.7),
     },
+    "cnsdiff": {"dim": DIM, "num_steps": 10, "variant": "causal", "strata": 3},
 }
 
 
