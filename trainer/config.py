@@ -46,6 +46,12 @@ class TrainConfig:
         seed: of everything random.
         device: where everything runs.
         diffusion_steps: the diffusion model's steps for each of the encoder.
+        ddim_steps: of the generating chain of gdnsm; None is DDPM's T.
+        gdnsm_denoiser: linear or mlp.
+        gdnsm_guidance: s, of every modality.
+        gdnsm_start: S, the epoch at which the queue begins to open; 0 opens all of it at once.
+        gdnsm_power: lambda of the queue's schedule.
+        gdnsm_per_level: M, negatives of each level in the queue.
         cnsdiff_variant: released, described or causal; see `core.samplers.cnsdiff`.
         cnsdiff_strata: K, strata of popularity, of the causal variant.
         cnsdiff_contrast: weight of L_CL.
@@ -82,6 +88,12 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     diffusion_steps: int = 1
+    ddim_steps: int | None = None
+    gdnsm_denoiser: str = "mlp"
+    gdnsm_guidance: float = 1.1
+    gdnsm_start: int = 30
+    gdnsm_power: float = 1.0
+    gdnsm_per_level: int = 2
     cnsdiff_variant: str = "causal"
     cnsdiff_strata: int = 5
     cnsdiff_contrast: float = 0.3

@@ -17,15 +17,18 @@ from core.samplers.base import (
 )
 from core.samplers.cnsdiff import CNSDiff, CNSDiffConfig
 from core.samplers.dmns import DMNS, DMNSConfig
+from core.samplers.gdnsm import GDNSM, GDNSMConfig
 
 __all__ = [
     "ADAR",
     "DMNS",
+    "GDNSM",
     "METHODS",
     "ADARConfig",
     "CNSDiff",
     "CNSDiffConfig",
     "DMNSConfig",
+    "GDNSMConfig",
     "Generated",
     "Generates",
     "HasLaw",
@@ -38,11 +41,12 @@ __all__ = [
     "rebuild",
 ]
 
-Sampler = ADAR | CNSDiff | DMNS
+Sampler = ADAR | CNSDiff | DMNS | GDNSM
 _REBUILD: dict[str, Callable[[dict[str, Any]], Sampler]] = {
     "adar": lambda config: ADAR(ADARConfig.from_dict(config)),
     "cnsdiff": lambda config: CNSDiff(CNSDiffConfig(**config)),
     "dmns": lambda config: DMNS(DMNSConfig.from_dict(config)),
+    "gdnsm": lambda config: GDNSM(GDNSMConfig.from_dict(config)),
 }
 METHODS = tuple(_REBUILD)
 

@@ -1,12 +1,13 @@
 """What the loop trains an encoder with, one small class a method."""
 
-from core.samplers import ADAR, DMNS, CNSDiff, CNSDiffConfig, DMNSConfig, Sampler
+from core.samplers import ADAR, DMNS, GDNSM, CNSDiff, CNSDiffConfig, DMNSConfig, Sampler
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
 from trainer.methods.adar import ADARMethod
 from trainer.methods.base import Method, Ranked, Rows
 from trainer.methods.cnsdiff import CNSDiffMethod
 from trainer.methods.dmns import DMNSMethod
+from trainer.methods.gdnsm import GDNSMMethod, new_gdnsm
 from trainer.methods.plain import Plain
 from trainer.run import Diffusion
 
@@ -25,6 +26,8 @@ def make_sampler(config: TrainConfig, interactions: Interactions | None = None) 
     if config.method == DMNS.method:
         sizes = (config.dim, config.num_steps, config.schedule)
         return DMNS(DMNSConfig(*sizes, standardize=config.standardize))
+    if config.method == GDNSM.method:
+        return new_gdnsm(config, interactions)
     if config.method == CNSDiff.method:
         variant, strata = config.cnsdiff_variant, config.cnsdiff_strata
         return CNSDiff(CNSDiffConfig(config.dim, config.num_steps, variant, strata))
@@ -44,3 +47,5 @@ def make_method(
             return CNSDiffMethod(sampler, diffusion, config, interactions)
         case DMNS() as sampler:
             return DMNSMethod(sampler, diffusion, config)
+        case GDNSM() as sampler:
+            return GDNSMMethod(sampler, diffusion, config, interactions)
