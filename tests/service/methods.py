@@ -20,6 +20,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "weights": (1.0, 0.7),
     },
     "cnsdiff": {"dim": DIM, "num_steps": 10, "variant": "causal", "strata": 3},
+    "gdnsm": {"dim": DIM, "num_steps": 6, "features": (("image", 5), ("audio", 3)), "per_level": 1},
 }
 
 

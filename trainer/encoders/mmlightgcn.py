@@ -18,8 +18,8 @@ class MultiModalLightGCN(LightGCN):
 
     S = sum_m w_m S_m is frozen: a normalised graph of k nearest items in each modality m.
 
-    Differs from GDNSM, whose h_i is id + (.1 image + .9 text) / 3: the default weights were chosen on
-    validation for the modalities at hand (docs/encoders.md). And without InfoNCE.
+    Differs from GDNSM, whose h_i is id + (.1 image + .9 text) / 3: the default weights were chosen
+    on validation for the modalities at hand (docs/encoders.md). There is no InfoNCE.
 
     Args:
         interactions: gives the graph of train, and the features.
