@@ -17,7 +17,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mf": {"l2": 3e-2},
     "lightgcn": {},
     "ngcf": {"dropout": 0.1},
-    "vbpr": {"l2": 3e-2},
+    "vbpr": {"learning_rate": 1e-3},
     "mmlightgcn": {},
     "gru4rec": {**_SEQUENCES, "dropout": 0.3},
     "sasrec": _SEQUENCES,

@@ -18,19 +18,20 @@ class MultiModalLightGCN(LightGCN):
 
     S = sum_m w_m S_m is frozen: a normalised graph of k nearest items in each modality m.
 
+    Differs from GDNSM, whose h_i is id + (.1 image + .9 text) / 3: the default weights were chosen
+    on validation for the modalities at hand (docs/encoders.md). There is no InfoNCE.
+
     Args:
         interactions: gives the graph of train, and the features.
         dim: d.
         num_layers: L >= 0, of LightGCN.
-        weights: w_m by modality; default: equal ones, that add up to `SHARE`.
+        weights: w_m by modality; default: 1 each.
         neighbours: k.
         generator: draws the first values; the global one where none is given.
 
     Raises:
         ConfigError: there are no features.
     """
-
-    SHARE = 1 / 3  # of GDNSM's h = id + (.1 image + .9 text) / 3
 
     alike: Tensor
 
@@ -47,7 +48,7 @@ class MultiModalLightGCN(LightGCN):
         features = interactions.known_features("mmlightgcn")
         sizes = interactions.num_users, interactions.num_items
         super().__init__(interactions.train, *sizes, dim, num_layers, generator=generator)
-        weights = weights or dict.fromkeys(features, self.SHARE / len(features))
+        weights = weights or dict.fromkeys(features, 1.0)
         # Follows from the data, so a checkpoint need not keep it.
         self.register_buffer("alike", item_graph(features, weights, neighbours), persistent=False)
 

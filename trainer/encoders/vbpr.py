@@ -19,7 +19,8 @@ class VBPR(nn.Module):
     Their inner product is the paper's Eq. 4 without its biases. Those would be coordinates that are
     1 for every user, which is no embedding that a diffusion model should learn; alpha and beta_u
     change no ranking in any case. Half of d is matrix factorisation, the other half looks. f_i are
-    all modalities, standardised, side by side.
+    all modalities, standardised, side by side, divided by their number: Adam moves every entry of E
+    alike, and E f_i shall not move further in a step than gamma_i does.
 
     Args:
         interactions: gives the sizes and the features.
@@ -44,7 +45,8 @@ class VBPR(nn.Module):
         if rest:
             raise ConfigError(f"dim = {dim}; VBPR has two halves, so dim must be even")
         tables = interactions.known_features("vbpr").values()
-        features = torch.from_numpy(np.concatenate([*map(standardised, tables)], axis=1))
+        side_by_side = np.concatenate([*map(standardised, tables)], axis=1)
+        features = torch.from_numpy(side_by_side / side_by_side.shape[1])
         self.dim = dim
         self.users = nn.Parameter(xavier(interactions.num_users, dim, generator))
         self.items = nn.Parameter(xavier(interactions.num_items, half, generator))

@@ -19,6 +19,7 @@ def test_the_inner_product_is_the_papers_score(data: Interactions) -> None:
     """Eq. 4 without biases: gamma_u . gamma_i + theta_u . (E f_i), one pair at a time, float64."""
     model, half = encoder(data), DIM // 2
     looks = np.concatenate([standardised(table) for table in data.features.values()], axis=1)
+    looks /= looks.shape[1]
     users, items, projection = (
         p.detach().double().numpy() for p in (model.users, model.items, model.projection)
     )
