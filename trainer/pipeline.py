@@ -12,7 +12,7 @@ import torch
 
 from core.errors import CheckpointError, ConfigError
 from core.registry import LocalStore, Registry
-from trainer.config import NO_METHOD, TrainConfig
+from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.encoders import make
@@ -37,7 +37,8 @@ class Outputs:
         state: the folder that keeps the training state, from which a killed run goes on.
         state_every: epochs between its savings; what came after the last is learnt again.
         embeddings: a safetensors file of the final `users` [U, d] (as for test) and `items` [I, d],
-            float32, and the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
+            float32, and the pairs (user, item) of `train`, `valid`, `test` and further test sets,
+            int64 [N, 2].
     """
 
     registry: str | None = None
@@ -88,15 +89,19 @@ def train(
     run = fitted.run
     users, items = run.encoder.tables("test")
     test = evaluate(users, items, interactions, "test")
+    extra_tests = {
+        name: evaluate(users, items, interactions, name) for name in interactions.extra_tests
+    }
     if outputs.embeddings is not None:
         path = outputs.embeddings.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         tables = {"users": users, "items": items}
         tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
+        tables |= {k: torch.from_numpy(pairs) for k, pairs in interactions.extra_tests.items()}
         whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
         LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
     data = interactions.describe()
-    report = make_report(run, config, data, fitted.valid, test, fitted.published)
+    report = make_report(run, config, data, fitted.valid, test, extra_tests, fitted.published)
     return Result(report, run)
 
 
@@ -114,8 +119,11 @@ def fit(
     Raises:
         as `train`.
     """
-    if outputs.registry is not None and config.method == NO_METHOD:
-        raise ConfigError("--registry has nothing to publish with --method none; choose a method")
+    if outputs.registry is not None and config.method in (NO_METHOD, CATALOGUE):
+        raise ConfigError(
+            f"--registry has nothing to publish with --method {config.method}; choose a method "
+            "that trains a model"
+        )
     watcher = watcher or Watcher()
     encoder = make(
         config.encoder,
@@ -125,7 +133,7 @@ def fit(
         dropout=config.dropout,
         max_length=config.max_length,
     )
-    run = new_run(encoder, config)
+    run = new_run(encoder, config, interactions)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
     published: list[str] = []

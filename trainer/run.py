@@ -16,7 +16,7 @@ from torch import Tensor, nn, optim
 
 from core.errors import CheckpointCorruptError, ConfigError
 from core.registry import LocalStore
-from core.samplers import ADAR
+from core.samplers import Sampler
 from trainer.encoders import Encoder
 
 STATE_FILE = "training.safetensors"
@@ -32,7 +32,7 @@ class Diffusion:
     and without a generative method: comparisons are paired.
     """
 
-    sampler: ADAR
+    sampler: Sampler
     optimizer: optim.Optimizer
     generator: torch.Generator
 

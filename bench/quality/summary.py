@@ -17,7 +17,7 @@ from trainer.config import NO_METHOD
 
 SEEDS = tuple(range(10))  # looked for, whichever were asked for
 OURS = "+ours"
-_OF_SAMPLER = {"weight", "transition", "diffusion_learning_rate"} | (
+_OF_SAMPLER = {"weight", "transition", "draws", "diffusion_learning_rate", "diffusion_steps"} | (
     {one.name for one in fields(ADARConfig)} - {"dim"}
 )
 

@@ -10,8 +10,8 @@ from typing import Any
 from bench.quality.cells import Cell, Settings, Stage
 
 LITERAL: Settings = {"method": "adar", "transition.rule": "score_aware"}  # the paper's Eq. 11
-OURS: Settings = {"method": "adar", "transition.rule": "exact"}
-OURS_STAGE: Stage = {"weight": (0.1, 0.3, 1.0)}
+OURS: Settings = {"method": "catalogue", "transition.rule": "random", "candidates": 32}
+OURS_STAGE: Stage = {"draws": (1, 4, 8)}
 
 LITERAL_STAGE: Stage = {"weight": (0.03, 0.1, 0.3)}
 BASE_STAGE: Stage = {"learning_rate": (1e-3, 3e-3, 1e-2)}

@@ -60,6 +60,20 @@ def test_report_has_the_contracts_fields_and_is_json(data, tmp_path):  # noqa: F
     assert read["versions"]["published"] == []
 
 
+def test_every_test_set_is_reported_by_its_name(data, tmp_path):  # noqa: F811
+    ood = data.test[::-3][::-1]
+    both = replace(data, extra_tests={"test_ood": ood})
+    path = tmp_path / "embeddings.safetensors"
+    report = train(both, CONFIG, Outputs(embeddings=path)).report
+    alone = train(data, CONFIG, Outputs()).report
+    assert report["test"] == alone["test"]
+    assert alone["extra_tests"] == {}
+    expected = train(replace(data, test=ood), CONFIG, Outputs()).report["test"]
+    assert report["extra_tests"] == {"test_ood": expected}
+    assert expected != report["test"]
+    assert np.array_equal(safetensors.numpy.load_file(path)["test_ood"], ood)
+
+
 def test_a_finished_run_resumes_to_the_same_report(data, tmp_path):  # noqa: F811
     first = train(data, CONFIG, Outputs(state=tmp_path)).report
     second = train(data, CONFIG, Outputs(state=tmp_path)).report
