@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn, optim
 
 from core.errors import CheckpointCorruptError, ConfigError
-from core.losses import DiffusionLoss
 from core.registry import LocalStore
-from core.samplers import ADAR
+from core.samplers import Sampler
 from trainer.distributed import parallel_loss
 from trainer.encoders import Encoder
 
@@ -36,10 +35,10 @@ class Diffusion:
     workers its gradients are averaged.
     """
 
-    sampler: ADAR
+    sampler: Sampler
     optimizer: optim.Optimizer
     generator: torch.Generator
-    loss: Callable[..., DiffusionLoss] = field(init=False)
+    loss: Callable[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.loss = parallel_loss(self.sampler)
