@@ -26,12 +26,7 @@ def hardest_by_hand(method, rows):  # noqa: F811
 
 
 @pytest.mark.parametrize(("candidates", "draws"), [(1, 1), (5, 1), (5, 3), (5, 5)])
-def test_at_the_end_it_is_the_mean_loss_of_the_hardest_items(
-    data,
-    rows,
-    candidates,
-    draws,  # noqa: F811
-):
+def test_at_the_end_are_the_hardest_items(data, rows, candidates, draws):  # noqa: F811
     changes = {"candidates": candidates, "draws": draws, "num_steps": 50}
     method = method_of(data, "catalogue", transition=CATALOGUE, **changes)
     method.begin(0)
