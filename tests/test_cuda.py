@@ -9,6 +9,7 @@ import torch
 
 from core.checkpoint import pack, unpack, warm_up
 from core.errors import NonFiniteError
+from core.noise import Noise
 from core.registry import Registry
 from core.samplers import Query
 from core.transition import RULES, Transition
@@ -17,6 +18,7 @@ from service.compute import compute
 from service.params import Params
 from service.server import FAILED
 from service.staging import CUDAMemory, HostMemory
+from tests.core.samplers import test_cnsdiff, test_dmns, test_gdnsm
 from tests.core.samplers.test_adar import make_query, make_sampler
 from tests.service import live
 from tests.service.faulty import UNLUCKY
@@ -43,6 +45,36 @@ def test_the_law_is_that_of_the_cpu(rule, denoiser):
     assert same.double().mean() > 0.95  # a score at the edge of a step may round the other way
     assert torch.allclose(on_cpu.mean[same], on_gpu.mean.cpu()[same], rtol=1e-3, atol=1e-4)
     assert torch.allclose(on_cpu.std[same], on_gpu.std.cpu()[same], rtol=1e-3, atol=1e-4)
+
+
+class Silence(Noise):
+    """Zeros, on whichever device: two machines' generators draw differently."""
+
+    def normal(self, *shape, dtype=torch.float32):
+        ((generator, rows),) = self._requests
+        return torch.zeros(rows, *shape, dtype=dtype, device=generator.device)
+
+
+@pytest.mark.parametrize("made", [test_dmns, test_cnsdiff, test_gdnsm])
+def test_what_is_generated_is_that_of_the_cpu(made):
+    answers = {}
+    for device in ("cpu", "cuda"):
+        sampler, _ = unpack(pack(made.make_sampler(dtype=torch.float32)), device)
+        warm_up(sampler)
+        query = made.make_query(64, torch.float32)
+        there = replace(
+            query,
+            users=query.users.to(device),
+            positives=query.positives.to(device),
+            item_features={name: t.to(device) for name, t in query.item_features.items()},
+        )
+        answers[device] = sampler.generate(there, 6, Silence([torch.Generator(device)], [64]))
+    on_cpu, on_gpu = answers["cpu"], answers["cuda"]
+    off = (on_cpu.negatives - on_gpu.negatives.cpu()).norm(dim=-1)
+    near = off <= 1e-3 * on_cpu.negatives.norm(dim=-1) + 1e-4
+    assert near.double().mean() > 0.95  # two candidates of one score may change places
+    if on_cpu.weights is not None:
+        assert torch.equal(on_cpu.weights, on_gpu.weights.cpu())
 
 
 def test_random_steps_and_draws_come_from_the_requests_generator():

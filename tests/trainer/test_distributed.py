@@ -31,6 +31,7 @@ from trainer.shards import own_randomness, part_of
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
+pytestmark = pytest.mark.timeout(400)  # two processes more on a busy machine
 Weights = dict[str, Tensor]
 
 

@@ -20,7 +20,7 @@ from core.schedule import make_schedule
 from trainer.config import TrainConfig
 from trainer.data import Interactions
 from trainer.distributed import rank, world
-from trainer.methods.base import Ranked, Rows
+from trainer.methods.base import Ranked, Rows, likeness
 from trainer.sampling.base import candidates_of, scores
 from trainer.sampling.complement import UniformNegatives
 
@@ -29,6 +29,8 @@ RULES = ("random", "fixed", "score_aware")
 
 class CatalogueMethod:
     """k generated negatives a row, each with a loss of its own; the losses are averaged.
+
+    What is told is told of the hardest of them.
 
     The scores are all that is needed: <e_u, x_t> = sqrt(abar_t) s_ui + sqrt(1 - abar_t) s_uc.
 
@@ -70,32 +72,34 @@ class CatalogueMethod:
 
     def loss(self, rows: Rows) -> Ranked:
         """The mean over the k hardest c of -ln sigmoid(s_ui - <e_u, x_t>)."""
-        s_ui = rows.s_ui.unsqueeze(1)
-        s_uc = self._hardest(rows)
-        t_star = self._transition_point(s_ui.detach(), s_uc.shape)
-        abar = self.alpha_bar.to(t_star.device)[t_star]
-        s_ud = abar.sqrt().to(s_uc.dtype) * s_ui + (1 - abar).sqrt().to(s_uc.dtype) * s_uc
-        loss = weighted_bpr(rows.s_ui, s_ud, s_ud.new_ones(1, 1))
-        return Ranked(loss, t_star.flatten(), s_ud[:, 0])
+        e_c = self._hardest(rows)
+        s_uc = torch.bmm(e_c, rows.e_u.unsqueeze(2)).squeeze(2)
+        t_star = self._transition_point(rows.s_ui.detach(), s_uc.shape)
+        abar = self.alpha_bar.to(s_uc.device)[t_star]
+        signal, noise = abar.sqrt().to(s_uc.dtype), (1 - abar).sqrt().to(s_uc.dtype)
+        s_ud = signal * rows.s_ui.unsqueeze(1) + noise * s_uc
+        loss = weighted_bpr(rows.s_ui, s_ud, s_ud.new_ones(s_ud.shape[1]).unsqueeze(0))
+        first = signal[:, :1] * rows.e_i.detach() + noise[:, :1] * e_c[:, 0].detach()
+        return Ranked(loss, t_star[:, 0], s_ud[:, 0], likeness(rows, first))
 
-    def _hardest(self, rows: Rows) -> Float[Tensor, "B k"]:
-        """Scores of the k hardest of M candidates; only these are looked up with gradient."""
+    def _hardest(self, rows: Rows) -> Float[Tensor, "B k d"]:
+        """The k hardest of M candidates, hardest first; only these are looked up with gradient."""
         drawn = candidates_of(rows.batch, self.source, self.config.candidates, self.generator)
         with torch.no_grad():
             best = scores(rows.e_u, rows.encoded.items(drawn)).topk(self.config.draws).indices
-        e_c = rows.encoded.items(drawn.gather(1, best))
-        return torch.bmm(e_c, rows.e_u.unsqueeze(2)).squeeze(2)
+        return rows.encoded.items(drawn.gather(1, best))
 
     def _transition_point(
-        self, s_ui: Float[Tensor, "B 1"], shape: torch.Size
+        self, score: Float[Tensor, " B"], shape: torch.Size
     ) -> Int[Tensor, "B k"]:
         rule, steps = self.config.transition, self.config.num_steps
         match rule.rule:
             case "random":
-                draws = transition.random(shape.numel(), steps, self.generator, s_ui.device)
+                draws = transition.random(shape.numel(), steps, self.generator, score.device)
                 return draws.view(shape)
             case "score_aware":
-                t = transition.score_aware(s_ui.squeeze(1), steps, rule.omega, rule.k)
-                return t.unsqueeze(1).expand(shape)
+                t_star = transition.score_aware(score, steps, rule.omega, rule.k)
+                return t_star.unsqueeze(1).expand(shape)
             case _:  # fixed
-                return torch.full(shape, transition.fixed(steps, rule.hardness), device=s_ui.device)
+                t = transition.fixed(steps, rule.hardness)
+                return torch.full(shape, t, device=score.device)
