@@ -27,7 +27,8 @@ def data() -> Interactions:
     train, test = split_off_test(pairs, 0.2, rng)
     train, valid = split_off_valid(train, 0.1, rng)
     labels = [np.arange(size).astype(str) for size in (U, M)]
-    return Interactions("small", U, M, train, valid, test, *labels)
+    features = synthetic.features(num_users=U, num_items=M, seed=0)
+    return Interactions("small", U, M, train, valid, test, *labels, features=features)
 
 
 @pytest.fixture
