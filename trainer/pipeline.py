@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 
 from core.errors import CheckpointError, ConfigError
-from core.registry import LocalStore, Registry
+from core.registry import Registry
+from core.stores import LocalStore
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions

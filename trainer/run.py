@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn, optim
 
 from core.errors import CheckpointCorruptError, ConfigError
-from core.registry import LocalStore
 from core.samplers import ADAR
+from core.stores import LocalStore
 from trainer.encoders import Encoder
 
 STATE_FILE = "training.safetensors"
