@@ -127,5 +127,5 @@ def test_drafts_of_a_killed_publisher_are_swept_once_they_are_old(tmp_path):
     assert registry.prune("demo", keep=1) == []
     os.utime(folder / ".LATEST.0a1b2c3d", (0, 0))
     assert registry.prune("demo", keep=1) == [".LATEST.0a1b2c3d"]
-    assert registry.prune("demo", keep=1, drafts_older=-1) == [f".{version}.0a1b2c3d"]
+    assert registry.prune("demo", keep=1, drafts_older=-1.0) == [f".{version}.0a1b2c3d"]
     assert sorted(p.name for p in folder.iterdir()) == [".follow", version, "LATEST"]

@@ -1,0 +1,144 @@
+"""One diffusion model that learns from an encoder's pairs as they come.
+
+Rows pass through two rings: the newest are held out, to judge on, and are learnt from once they
+fall out of there, again and again while they are in the second. So no row is lost to judging, and
+what is judged on was never learnt from.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Adam
+
+from core.samplers import ADAR
+from trainer.following.config import FollowConfig
+from trainer.following.drift import Cloud
+from trainer.following.expectation import Expectation
+from trainer.following.recent import Recent
+
+RMS_FACTOR = 2.0  # positives this much larger or smaller than the running RMS are another space's
+SETTLED_BATCHES = 10  # of the running scales, before that is asked
+
+
+class Taken(NamedTuple):
+    """What became of some fresh rows.
+
+    Attributes:
+        loss_before: of the model before it learnt from them.
+        jump: why everything before them was forgotten, or None.
+        losses: of the steps that followed, scalars on the device.
+    """
+
+    loss_before: float
+    jump: str | None
+    losses: list[Tensor]
+
+
+@dataclass
+class Counts:
+    """What was done since the model began here.
+
+    Attributes:
+        steps: of the optimiser.
+        rows: fresh ones taken.
+        owed: rows to be learnt for those that came; a batch's worth makes a step.
+        jumps: of the embedding space.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    owed: float = 0.0
+    jumps: int = 0
+
+
+class Learner:
+    """A sampler, its optimiser, and the rows that it learns from.
+
+    Args:
+        sampler: new, or one that was live; it is advanced in place.
+        config: of the run.
+    """
+
+    def __init__(self, sampler: ADAR, config: FollowConfig) -> None:
+        self.config = config
+        self.sampler = sampler.to(config.device).train().requires_grad_()
+        self.optimizer = Adam(sampler.parameters(), lr=config.learning_rate, fused=True)
+        self.generator = torch.Generator(config.device).manual_seed(config.seed)
+        self.held_out = Recent(config.held_out_rows, sampler.dim, config.device)
+        self.replay = Recent(config.buffer_rows, sampler.dim, config.device)
+        self.expectation = Expectation()
+        self.counts = Counts()
+
+    def take(self, users: Float[Tensor, "B d"], positives: Float[Tensor, "B d"]) -> Taken:
+        """Judge fresh rows, keep them, and make the steps that they call for."""
+        users, positives = users.to(self.config.device), positives.to(self.config.device)
+        before = self._loss_before(users, positives)
+        jump = self._rescaled(positives) or self.expectation.surprise(before, len(users))
+        if jump is not None:
+            self._forget()
+        self.counts.rows += len(users)
+        released, _ = rows = self.held_out.add(users, positives)
+        self.replay.add(*rows)
+        self.counts.owed += len(released) * self.config.replays
+        losses = []
+        while self.counts.owed >= self.config.batch_size:
+            self.counts.owed -= self.config.batch_size
+            losses.append(self._step())
+        return Taken(before, jump, losses)
+
+    def cloud(self) -> Cloud | None:
+        """The moments of the newest rows, as many as are held out; None before there are enough."""
+        if len(self.held_out) < self.held_out.capacity:
+            return None
+        return Cloud.of(*self.held_out.all())
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """Plain values for the state."""
+        return {"counts": asdict(self.counts), "expectation": asdict(self.expectation)}
+
+    def restore(self, record: dict[str, dict[str, float]]) -> None:
+        """The inverse of `record`."""
+        self.counts = Counts(**record["counts"])  # type: ignore[arg-type]
+        self.expectation = Expectation(**record["expectation"])  # type: ignore[arg-type]
+
+    def _step(self) -> Tensor:
+        config = self.config
+        users, positives = self.replay.draw(
+            config.batch_size, config.half_life_rows, self.generator
+        )
+        # No e_j is sent: another row's positive stands in, a negative drawn by popularity.
+        self.sampler.observe(users, positives, positives.roll(1, 0))
+        loss = self.sampler.loss(users, positives, self.generator).total
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.counts.steps += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def _loss_before(self, users: Tensor, positives: Tensor) -> float:
+        """Eq. 8 with the same noise every time, so that two of them differ by their rows alone."""
+        noise = torch.Generator(self.config.device).manual_seed(self.config.seed)
+        return float(self.sampler.loss(users, positives, noise).total)
+
+    def _rescaled(self, positives: Tensor) -> str | None:
+        """Whether the rows are of another size than those before; the loss need not show it."""
+        if self.sampler.batches < SETTLED_BATCHES:
+            return None
+        now, then = float(positives.square().mean().sqrt()), float(self.sampler.item_rms)
+        if abs(math.log(max(now, 1e-30) / then)) < math.log(RMS_FACTOR):
+            return None
+        return f"positives have an RMS of {now:.3g}, it was {then:.3g}"
+
+    def _forget(self) -> None:
+        """What came before is of another space: drop the rows, and let the scales start anew."""
+        self.held_out.clear()
+        self.replay.clear()
+        self.expectation = Expectation()
+        self.sampler.batches.zero_()
+        self.counts.owed = 0.0
+        self.counts.jumps += 1
