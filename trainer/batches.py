@@ -23,11 +23,14 @@ class Batch:
         contexts: what the encoder reads: the users, or sequences whose positions are the rows.
         users: int64 [B]; whose items are no negatives.
         items: int64 [B], the positives.
+        weight: of the mean over these rows, where they are a worker's part of a batch: its part of
+            all rows times the number of workers.
     """
 
     contexts: Contexts
     users: Int[Tensor, " B"]
     items: Int[Tensor, " B"]
+    weight: float = 1.0
 
 
 @runtime_checkable

@@ -18,10 +18,12 @@ from core.samplers import ADAR, Query
 from trainer.batches import make_batches
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
+from trainer.distributed import average_gradients, from_main, gathered, total
 from trainer.encoders import Encoder, HasAuxiliary
 from trainer.evaluate import evaluate
 from trainer.run import Diffusion, Run
 from trainer.sampling import NegativePicker
+from trainer.shards import divided
 
 
 @dataclass
@@ -96,6 +98,7 @@ def cotrain(
     watcher = watcher or Watcher()
     encoder, diffusion = run.encoder, run.diffusion
     batches = make_batches(encoder, interactions, config.batch_size, config.device)
+    batches = divided(batches, run)
     while run.epoch < config.epochs and run.evaluations_since_best < config.patience:
         # ---- one epoch of Algorithm 1 -------------------------------------------------------
         begin = time.perf_counter()
@@ -113,7 +116,7 @@ def cotrain(
                 loss = bpr(s_ui, s_uj)
             else:
                 # ---- the diffusion's step, then generation at the transition point ----------
-                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j)
+                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j, batch.weight)
                 query = Query(e_u.detach(), e_i.detach(), config.transition, s_uj.detach())
                 law = diffusion.sampler.law(query, diffusion.generator)
                 e_d = law.draw(1, diffusion.generator).squeeze(1)
@@ -129,7 +132,8 @@ def cotrain(
                 loss = loss + auxiliary
             penalty = encoder.penalty(batch.users, torch.cat([batch.items, negatives]))
             run.optimizer.zero_grad()
-            (loss + config.l2 * penalty).backward()
+            ((loss + config.l2 * penalty) * batch.weight).backward()
+            average_gradients(encoder.parameters())
             run.optimizer.step()
             watcher.on_step(Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star))
         seconds = time.perf_counter() - begin
@@ -140,8 +144,8 @@ def cotrain(
         metrics = None
         if run.epoch % config.eval_every == 0 or run.epoch == config.epochs:
             encoder.eval()
-            metrics = evaluate(*encoder.tables("valid"), interactions, "valid")
-            run.note(metrics, metrics[config.metric], histogram.tolist())
+            metrics = from_main(lambda: evaluate(*encoder.tables("valid"), interactions, "valid"))
+            run.note(metrics, metrics[config.metric], total(histogram).tolist())
         watcher.on_epoch(run, seconds, metrics)
     return run
 
@@ -165,11 +169,12 @@ def new_run(encoder: Encoder, config: TrainConfig) -> Run:
     )
 
 
-def _diffusion_step(diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor) -> Tensor:
-    e_u, e_i, e_j = e_u.detach(), e_i.detach(), e_j.detach()
-    diffusion.sampler.observe(e_u, e_i, e_j)
-    loss = diffusion.sampler.loss(e_u, e_i, diffusion.generator).total
+def _diffusion_step(
+    diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor, weight: float
+) -> Tensor:
+    diffusion.sampler.observe(*gathered(e_u, e_i, e_j))
+    loss = diffusion.loss(e_u.detach(), e_i.detach(), diffusion.generator).total
     diffusion.optimizer.zero_grad()
-    loss.backward()
+    (loss * weight).backward()
     diffusion.optimizer.step()
     return loss.detach()

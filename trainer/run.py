@@ -4,6 +4,7 @@ The file is one safetensors (never a pickle), replaced atomically, so that a run
 goes on from its last whole epoch and ends exactly as an uninterrupted one would.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
+from core.losses import DiffusionLoss
 from core.samplers import ADAR
+from trainer.distributed import parallel_loss
 from trainer.encoders import Encoder
 from trainer.state_file import (
     below,
@@ -32,12 +35,17 @@ class Diffusion:
     """The generative sampler, its optimiser, and the generator of its noise.
 
     The noise has a generator of its own, so that batches and sampled negatives are the same with
-    and without a generative method: comparisons are paired.
+    and without a generative method: comparisons are paired. `loss` is the sampler's; among several
+    workers its gradients are averaged.
     """
 
     sampler: ADAR
     optimizer: optim.Optimizer
     generator: torch.Generator
+    loss: Callable[..., DiffusionLoss] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = parallel_loss(self.sampler)
 
 
 @dataclass

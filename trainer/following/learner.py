@@ -3,18 +3,23 @@
 Rows pass through two rings: the newest are held out, to judge on, and are learnt from once they
 fall out of there, again and again while they are in the second. So no row is lost to judging, and
 what is judged on was never learnt from.
+
+Under torchrun every worker takes the same rows and draws the same batches, and learns from its part
+of each: all stay one model.
 """
 
 import math
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Adam
 
 from core.samplers import ADAR
+from trainer.distributed import parallel_loss, rank, weight, world
 from trainer.following.config import FollowConfig
 from trainer.following.drift import Cloud
 from trainer.following.expectation import Expectation
@@ -67,7 +72,7 @@ class Learner:
         self.config = config
         self.sampler = sampler.to(config.device).train().requires_grad_()
         self.optimizer = Adam(sampler.parameters(), lr=config.learning_rate, fused=True)
-        self.generator = torch.Generator(config.device).manual_seed(config.seed)
+        self.loss = parallel_loss(self.sampler)
         self.held_out = Recent(config.held_out_rows, sampler.dim, config.device)
         self.replay = Recent(config.buffer_rows, sampler.dim, config.device)
         self.expectation = Expectation()
@@ -106,24 +111,29 @@ class Learner:
         self.expectation = Expectation(**record["expectation"])  # type: ignore[arg-type]
 
     def _step(self) -> Tensor:
-        config = self.config
+        config, step = self.config, self.counts.steps
         users, positives = self.replay.draw(
-            config.batch_size, config.half_life_rows, self.generator
+            config.batch_size, config.half_life_rows, self._generator(step)
         )
         # No e_j is sent: another row's positive stands in, a negative drawn by popularity.
         self.sampler.observe(users, positives, positives.roll(1, 0))
-        loss = self.sampler.loss(users, positives, self.generator).total
+        part = slice(rank(), None, world())
+        loss = self.loss(users[part], positives[part], self._generator(step, 1 + rank())).total
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss * weight(len(users[part]))).backward()
         self.optimizer.step()
         self.counts.steps += 1
         return loss.detach()
 
+    def _generator(self, *what: int) -> torch.Generator:
+        """Randomness that follows from the seed and from what it is for: none of it is state."""
+        seed = np.random.SeedSequence([self.config.seed, *what]).generate_state(1, np.uint64)
+        return torch.Generator(self.config.device).manual_seed(int(seed[0]))
+
     @torch.no_grad()
     def _loss_before(self, users: Tensor, positives: Tensor) -> float:
         """Eq. 8 with the same noise every time, so that two of them differ by their rows alone."""
-        noise = torch.Generator(self.config.device).manual_seed(self.config.seed)
-        return float(self.sampler.loss(users, positives, noise).total)
+        return float(self.sampler.loss(users, positives, self._generator()).total)
 
     def _rescaled(self, positives: Tensor) -> str | None:
         """Whether the rows are of another size than those before; the loss need not show it."""
