@@ -3,7 +3,8 @@
 Two models are compared on the same held-out rows with the same noise, chunk by chunk, so that the
 noise of the comparison is that of paired differences. Eq. 8 is in units of each sampler's own
 scales, and a scale too large makes it small; so all are judged in the units of the held-out rows,
-and their scales apart from that.
+and their scales apart from that. Samples have an upper bound alone: Eq. 10 adds no noise, so that a
+chain may end near its mean, which is small where users say little of positives.
 """
 
 import math
@@ -20,7 +21,8 @@ from core.transition import Transition
 CHUNKS = 32
 ERRORS = 2.0  # standard errors by which a candidate may seem worse than the live version
 MARGIN = 0.02  # and, however noisy the comparison, no more than this part of its loss
-RMS_FACTOR = 4.0  # samples, and scales, must be within this of the positives' RMS
+SCALE_FACTOR = 2.0  # the running scales must be within this of the rows' RMS
+SAMPLE_FACTOR = 4.0  # samples must not be larger than the positives by more
 HOPELESS = 1.1  # times the unconditional loss: nothing that knows less goes live
 
 
@@ -90,13 +92,16 @@ def unsound(
             return f"weights are not finite: {name}"
     if sampler.dim != users.shape[1]:
         return f"its dimension is {sampler.dim}, the pairs have {users.shape[1]}"
-    target = _rms(positives)
+    for name, rows in (("user_rms", users), ("item_rms", positives)):
+        scale, found = float(getattr(sampler, name)), _units(sampler, rows)
+        if not 1 / SCALE_FACTOR <= scale / found <= SCALE_FACTOR:  # a NaN is neither
+            return f"its {name} is {scale:.3g}, the pairs have {found:.3g}"
     generator = torch.Generator(users.device).manual_seed(seed)
     for rule in (Transition("fixed", hardness=1.0), sampler.transition):
         samples = sampler.law(Query(users, positives, rule), generator).draw(1, generator)
-        found = _rms(samples)
-        if not target / RMS_FACTOR <= found <= target * RMS_FACTOR:  # a NaN is neither
-            return f"samples have an RMS of {found:.3g}, positives {target:.3g} (rule {rule.rule})"
+        found, most = _rms(samples), SAMPLE_FACTOR * _rms(positives)
+        if not found <= most:
+            return f"samples have an RMS of {found:.3g}; {most:.3g} is most (rule {rule.rule})"
     return None
 
 
@@ -105,7 +110,7 @@ def unconditional(like: ADAR, positives: Float[Tensor, "n d"]) -> ADAR:
     config = replace(like.config, denoiser="moment", hidden=1)
     blind = ADAR(config)
     head = MomentHead(blind.schedule, like.dim, config.hidden)  # its output layer starts at zero
-    standard = positives / _rms(positives)
+    standard = positives / _units(like, positives)
     head.out.bias.copy_(torch.cat([standard.mean(0), standard.std(0).clamp_min(1e-6).log()]))
     blind.denoiser = head
     return blind.to(positives.device)
@@ -117,11 +122,17 @@ def _losses(
     """Eq. 8 of each chunk of rows, in the units of these rows; the same noise for every sampler."""
     generator = torch.Generator(users.device).manual_seed(seed)
     # `loss` divides by the sampler's scales: what goes in is such that the rows' own come out.
-    users = users * (sampler.user_rms / _rms(users))
-    positives = positives * (sampler.item_rms / _rms(positives))
+    users = users * (sampler.user_rms / _units(sampler, users))
+    positives = positives * (sampler.item_rms / _units(sampler, positives))
     chunks = zip(users.chunk(CHUNKS), positives.chunk(CHUNKS), strict=True)
     return torch.stack([sampler.loss(*chunk, generator).total for chunk in chunks])
 
 
+def _units(sampler: ADAR, rows: Tensor) -> float:
+    """What a sampler with the right scale divides these rows by; the literal paper's by nothing."""
+    return _rms(rows) if sampler.config.standardize else 1.0
+
+
 def _rms(rows: Tensor) -> float:
-    return max(float(rows.square().mean().sqrt()), 1e-30)
+    rms = float(rows.square().mean().sqrt())
+    return max(rms, 1e-30) if math.isfinite(rms) else rms

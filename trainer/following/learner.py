@@ -26,7 +26,7 @@ from trainer.following.expectation import Expectation
 from trainer.following.recent import Recent
 
 RMS_FACTOR = 2.0  # positives this much larger or smaller than the running RMS are another space's
-SETTLED_BATCHES = 10  # of the running scales, before that is asked
+SETTLED_BATCHES = 10  # of the running scales, before anything is a surprise
 
 
 class Taken(NamedTuple):
@@ -82,7 +82,9 @@ class Learner:
         """Judge fresh rows, keep them, and make the steps that they call for."""
         users, positives = users.to(self.config.device), positives.to(self.config.device)
         before = self._loss_before(users, positives)
-        jump = self._rescaled(positives) or self.expectation.surprise(before, len(users))
+        jump = None
+        if self.sampler.batches >= SETTLED_BATCHES:  # else the loss tells of the scales alone
+            jump = self._rescaled(positives) or self.expectation.surprise(before, len(users))
         if jump is not None:
             self._forget()
         self.counts.rows += len(users)
@@ -100,6 +102,15 @@ class Learner:
         if len(self.held_out) < self.held_out.capacity:
             return None
         return Cloud.of(*self.held_out.all())
+
+    def finite(self) -> bool:
+        """Whether every weight and scale is."""
+        return all(bool(one.isfinite().all()) for one in self.sampler.state_dict().values())
+
+    def revert(self, to: ADAR) -> None:
+        """Take another sampler's weights and scales, with a new optimiser; the rows stay."""
+        self.sampler.load_state_dict(to.state_dict())
+        self.optimizer = Adam(self.sampler.parameters(), lr=self.config.learning_rate, fused=True)
 
     def record(self) -> dict[str, dict[str, float]]:
         """Plain values for the state."""
@@ -137,7 +148,7 @@ class Learner:
 
     def _rescaled(self, positives: Tensor) -> str | None:
         """Whether the rows are of another size than those before; the loss need not show it."""
-        if self.sampler.batches < SETTLED_BATCHES:
+        if not self.sampler.config.standardize:
             return None
         now, then = float(positives.square().mean().sqrt()), float(self.sampler.item_rms)
         if abs(math.log(max(now, 1e-30) / then)) < math.log(RMS_FACTOR):
