@@ -21,6 +21,7 @@ from service.registry import Models, opened
 from service.routes import router
 from service.settings import Settings, load_settings
 from service.staging import usable_device
+from service.stream import make_stream
 from service.traces import Trace, provider_from
 
 
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.auth.rate_burst_rows,
             RedisScripts(settings.redis.url) if settings.redis.url else None,
         ),
+        stream=make_stream(settings, metrics),
         codec=ThreadPoolExecutor(1, thread_name_prefix="turnpoint-json"),
     )
     metrics.watch_models(service.models)
@@ -59,6 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.laws.store.start()
+        if service.stream is not None:
+            service.stream.start()
         service.engine.start()
         await service.models.start()
         watching = asyncio.create_task(service.gate.watch())
@@ -69,6 +73,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await service.engine.close(settings.server.drain_seconds)
             await service.models.close()
             await asyncio.to_thread(service.laws.store.close)
+            if service.stream is not None:
+                service.stream.flush()
+                await asyncio.to_thread(service.stream.close)
             await service.rate.close()
             service.codec.shutdown()
             if tracing is not None:

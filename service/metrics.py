@@ -126,6 +126,10 @@ class Metrics:
         )
         self.cache_enabled = gauge("cache_enabled", "Whether the cache is used", "model")
         self.redis_up = gauge("redis_up", "Whether Redis is asked; NaN without one")
+        self.stream_pairs = counter("stream_pairs_total", "Rows put on the stream of pairs")
+        self.stream_dropped = counter(
+            "stream_dropped_total", "Sampled rows that did not get there", "reason"
+        )
         self.transition_step = TransitionSteps()
         self.score_gap = ScoreGaps()
         for collector in (self.transition_step, self.score_gap):
@@ -138,6 +142,8 @@ class Metrics:
             self.cache_requests.labels(result)
         for result in ("stored", "dropped", "failed"):
             self.cache_writes.labels(result)
+        for reason in ("queue", "redis", "refused"):
+            self.stream_dropped.labels(reason)
 
     def watch_models(self, models: Watched) -> None:
         """Have the metrics of models show what is live at the time of a scrape."""

@@ -24,6 +24,7 @@ from service.params import Params
 from service.rate import RateLimit
 from service.registry import LoadedModel, Models
 from service.settings import Settings
+from service.stream import PairStream
 
 Stages = dict[str, tuple[float, float]]  # of an answer: began and ended, on `time.monotonic`
 JSON_BYTES_PER_NUMBER = 20  # a float32 in decimal, with its comma, takes at most about 15
@@ -37,6 +38,7 @@ class Service:
         laws: the cache of laws.
         gate: who may come in.
         rate: how much each may ask for.
+        stream: copies what is asked for trainers to learn from; None: nothing is copied.
         codec: one thread for the format that takes time per number, JSON.
     """
 
@@ -47,6 +49,7 @@ class Service:
     laws: Laws
     gate: Gate
     rate: RateLimit
+    stream: PairStream | None
     codec: ThreadPoolExecutor
 
     def check_ready(self) -> None:
@@ -133,6 +136,8 @@ async def answer(service: Service, request: Request) -> Response:
     request.state.stages = stages
     response.headers["Server-Timing"] = _server_timing(stages)
     _count(service.metrics, model, job, result, stages)
+    if service.stream is not None:
+        service.stream.offer(model, job.inputs)
     return response
 
 

@@ -156,6 +156,29 @@ class RedisSettings(Group):
     )
 
 
+class StreamSettings(Group):
+    """The copy of what is asked that trainers learn from; docs/stream.md."""
+
+    share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the requests whose rows are copied to a Redis stream, 0 to 1; 0 is "
+        "off, and anything else needs REDIS__URL",
+    )
+    max_bytes: int = Field(
+        64 * MIB, ge=MIB, description="most bytes that the stream of one model takes in Redis"
+    )
+    entry_rows: int = Field(
+        2048, ge=1, description="most rows of one entry, and of what is copied from one request"
+    )
+    queue_bytes: int = Field(
+        32 * MIB,
+        ge=MIB,
+        description="most bytes of arrays that wait to be written; more are dropped",
+    )
+
+
 class AuthSettings(Group):
     """Who may ask, and for how much."""
 
@@ -217,6 +240,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     cache: CacheSettings = CacheSettings()
     redis: RedisSettings = RedisSettings()
+    stream: StreamSettings = StreamSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 
@@ -249,6 +273,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"AUTH__RATE_BURST_ROWS = {auth.rate_burst_rows} is below SERVER__MAX_ROWS = "
                 f"{self.server.max_rows}: the largest request could never be accepted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_stream_has_a_redis(self) -> "Settings":
+        if self.stream.share and not self.redis.url:
+            raise ValueError(
+                f"STREAM__SHARE = {self.stream.share:g} without a Redis: set TURNPOINT_REDIS__URL, "
+                "or leave the share at 0"
             )
         return self
 

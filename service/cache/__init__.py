@@ -4,6 +4,7 @@ laws      the story of one batch: look up, compute what is missing, remember
 keys      what a law depends on, hashed        records   laws <-> bytes
 ledger    whether looking up pays              local     in this process: the last used stay
 remote    in Redis, shared by replicas         breaker   whether Redis is asked at all
+link      the way to a Redis that may be gone  background a thread beside the requests
 """
 
 from service.cache.laws import Laws, Store

@@ -9,33 +9,25 @@ A value in Redis is sealed: a mark of this format, the record's size and a check
 record go before it. Whatever else stands under our keys is no record.
 """
 
-import logging
 import struct
 import zlib
 from collections.abc import Sequence
 from functools import partial
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from core.errors import ConfigError
 from service.cache.background import Background
 from service.cache.breaker import Breaker
 from service.cache.keys import public_keys
+from service.cache.link import WRITE_SECONDS, Link, client_of, named
 from service.metrics import Metrics
-from service.settings import RedisSettings, masked
+from service.settings import RedisSettings
 
 PREFIX = b"turnpoint:law:"
-FAILURES = 5  # in a row open the breaker: at most so many time-outs are waited for
-WRITE_SECONDS = 1.0  # nobody waits for writing
 WRITES_WAITING = 4  # batches, each of at most LARGEST bytes
 LARGEST = 8 * 2**20  # bytes of one look-up; more would not come within any time-out worth having
 HEAD = struct.Struct("<2sxxII")  # format, size, checksum
 FORMAT = b"T1"
 # One command for a batch: SET one by one takes three times as long, MSET knows no time to live.
 SET_ALL = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
-log = logging.getLogger("turnpoint.service")
 
 
 class RedisStore:
@@ -51,16 +43,20 @@ class RedisStore:
     """
 
     def __init__(self, settings: RedisSettings, ttl: int, metrics: Metrics) -> None:
-        self.breaker = Breaker(FAILURES)
         self._timeout, self._ttl, self._metrics = settings.timeout_ms / 1000, ttl, metrics
-        self._address = masked(settings.url or "")
-        self._told = ""
-        self._reader = _client(settings, self._timeout)
-        self._writer = _client(settings, max(self._timeout, WRITE_SECONDS))
-        self._reading = Background("turnpoint-redis-read", 1, self._probe, settings.probe_seconds)
+        self._link = Link(settings, self._timeout, "the cache's")
+        self._writer = client_of(settings, max(self._timeout, WRITE_SECONDS))
+        self._reading = Background(
+            "turnpoint-redis-read", 1, self._link.probe, settings.probe_seconds
+        )
         self._writing = Background("turnpoint-redis-write", WRITES_WAITING)
 
     keys = staticmethod(public_keys)
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether it is asked, and why."""
+        return self._link.breaker
 
     @property
     def up(self) -> float:
@@ -71,12 +67,12 @@ class RedisStore:
         """Probe at once, so that the first requests find it."""
         self._reading.start()
         self._writing.start()
-        self._reading.offer(self._probe)
+        self._reading.offer(self._link.probe)
 
     def close(self) -> None:
         """Write what waits, if that is quick; then hang up."""
         self._writing.close()
-        for client in (self._reader, self._writer):
+        for client in (self._link.client, self._writer):
             client.connection_pool.disconnect()
         self._reading.close()
 
@@ -86,13 +82,13 @@ class RedisStore:
             return None
         future = self._reading.offer(partial(self._read, keys))
         if future is None:
-            self._failed("the last answer is still on its way")
+            self._link.failed("the last answer is still on its way")
             return None
         try:
             values = future.result(self._timeout)
         except Exception as error:  # whatever it was, the sampler knows the law as well
             future.cancel()
-            self._failed(_named(error))
+            self._link.failed(named(error))
             return None
         self.breaker.succeeded()
         return self._unsealed(keys, values, size)
@@ -106,7 +102,7 @@ class RedisStore:
             self._metrics.cache_writes.labels("dropped").inc(len(keys))
 
     def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._reader.mget([PREFIX + key for key in keys])  # type: ignore[return-value]
+        return self._link.client.mget([PREFIX + key for key in keys])  # type: ignore[return-value]
 
     def _write(self, keys: Sequence[bytes], records: Sequence[bytes]) -> None:
         names = [PREFIX + key for key in keys]
@@ -116,7 +112,7 @@ class RedisStore:
             self._writer.eval(SET_ALL, len(names), *names, self._ttl, *values)
             result = "stored"
         except Exception as error:
-            self._tell(f"does not store ({_named(error)})")
+            self._link.tell(f"does not store ({named(error)})")
         finally:
             self._metrics.cache_writes.labels(result).inc(len(keys))
 
@@ -138,53 +134,6 @@ class RedisStore:
             self._metrics.cache_requests.labels("garbage").inc(garbage)
         return found
 
-    def _failed(self, why: str) -> None:
-        self.breaker.failed()
-        if not self.breaker.lets_through:
-            self._tell(f"fails too often to be asked ({why})")
-
-    def _probe(self) -> None:
-        """In the reading thread, now and then: is Redis well again?"""
-        if self.breaker.lets_through:
-            return
-        try:
-            self._reader.ping()
-        except Exception as error:
-            self._tell(f"cannot be asked ({_named(error)})")
-            return
-        self.breaker.probed()
-        self._tell("answers")
-
-    def _tell(self, what: str) -> None:
-        """One line where something changes."""
-        if what != self._told:
-            self._told = what
-            log.log(
-                logging.INFO if what == "answers" else logging.WARNING,
-                "the cache's Redis at %s %s",
-                *(self._address, what),
-            )
-
-
-def _client(settings: RedisSettings, timeout: float) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            settings.url or "",
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-    except (ValueError, TypeError, redis.RedisError):
-        raise ConfigError(  # the parser's own message may quote a part of the password
-            f"TURNPOINT_REDIS__URL = {masked(settings.url or '')} is no address of a Redis: write "
-            "redis://user:password@host:port/0, with / and @ in a password as %2F and %40"
-        ) from None
-
 
 def _head(key: bytes, record: bytes) -> bytes:
     return HEAD.pack(FORMAT, len(record), zlib.crc32(record, zlib.crc32(key)))
-
-
-def _named(error: Exception) -> str:
-    return masked(f"{type(error).__name__}: {error}".removesuffix(": "))

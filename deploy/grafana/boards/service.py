@@ -189,7 +189,6 @@ BOARD = Board(
                     )
                 },
                 Form.STACK,
-                6,
                 colours={"hit": GOOD, "miss": "blue", "bypassed": IDLE, "(garbage|error)": BAD},
             ),
             Panel(
@@ -197,7 +196,6 @@ BOARD = Board(
                 "Looking up and remembering, of one batch.",
                 "s",
                 quantiles(f"turnpoint_cache_seconds_bucket{{{HERE}}}", "", 0.5, 0.99),
-                width=6,
             ),
             Panel(
                 "Writes to Redis",
@@ -209,15 +207,29 @@ BOARD = Board(
                     )
                 },
                 Form.STACK,
-                6,
                 colours={"stored": GOOD, "dropped": "yellow", "failed": BAD},
+            ),
+            Panel(
+                "Pairs on the stream",
+                "Rows copied for trainers to learn from, and sampled rows that were dropped: no "
+                "Redis, or more than the writer could take. Nothing where the stream is off.",
+                "cps",
+                {
+                    "written": f"sum(rate(turnpoint_stream_pairs_total{{{HERE}}}[{RATE}]))",
+                    "dropped: {{reason}}": (
+                        f"sum by (reason) (rate(turnpoint_stream_dropped_total{{{HERE}}}[{RATE}]))"
+                    ),
+                },
+                Form.STACK,
+                12,
+                colours={"written": GOOD, "dropped.*": BAD},
             ),
             Panel(
                 "Memory",
                 "Resident, by replica: models, the queue, the cache in process.",
                 "bytes",
                 {"{{instance}}": f'process_resident_memory_bytes{{job="turnpoint", {HERE}}}'},
-                width=6,
+                width=12,
             ),
             Panel(
                 "Redis and the cache in use",

@@ -21,7 +21,8 @@ from core.errors import ConfigError
 from core.registry import Registry
 from core.samplers import Query
 from service.app import create_app
-from service.cache.remote import FAILURES, HEAD, PREFIX, RedisStore
+from service.cache.link import FAILURES
+from service.cache.remote import HEAD, PREFIX, RedisStore
 from service.metrics import Metrics
 from service.negatives import Service
 from service.settings import print_config
