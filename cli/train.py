@@ -17,7 +17,10 @@ def train(
         typer.Option(help="of a single file: random or leave-one-out; default: the encoder's"),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="mf, lightgcn, ngcf, gru4rec, sasrec or cl4srec")
+        str,
+        typer.Option(
+            help="mf, lightgcn, ngcf, gru4rec, sasrec, cl4srec, or external:module:factory, yours"
+        ),
     ] = "lightgcn",
     negatives: Annotated[
         str, typer.Option(help="sampler of e_j: uniform, popularity, dns, mixgcf or ahns")

@@ -4,6 +4,7 @@ from typing import Any
 
 from core.errors import ConfigError
 from trainer.config import TrainConfig
+from trainer.encoders.external import PREFIX
 
 _SEQUENCES: dict[str, Any] = {
     "split": "leave-one-out",
@@ -27,13 +28,14 @@ def config_for(encoder: str, **given: Any) -> TrainConfig:
     """The configuration of a run: what is given, then the encoder's defaults, then the common ones.
 
     Args:
-        encoder: a name in `trainer.encoders.ENCODERS`.
+        encoder: a name in `trainer.encoders.ENCODERS`, or `external:module:factory`, which has
+            the common defaults alone.
         given: fields of `TrainConfig`; None means not given.
 
     Raises:
         ConfigError: no encoder has that name, or a value is out of range.
     """
-    if encoder not in DEFAULTS:
+    if encoder not in DEFAULTS and not encoder.startswith(PREFIX):
         raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
-    return TrainConfig(encoder=encoder, **{**DEFAULTS[encoder], **chosen})
+    return TrainConfig(encoder=encoder, **{**DEFAULTS.get(encoder, {}), **chosen})

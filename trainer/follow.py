@@ -4,6 +4,9 @@ Fresh pairs come from a `Source`. The worker that leads judges each entry before
 learns, offers a version to the registry through a gate every so many steps or when the embeddings
 have moved, and saves its state before it settles with the source. Killed at any time it goes on
 from its last saved state, with all that came since.
+
+Under torchrun the workers go through this side by side and share the work of every step; what
+depends on clocks, signals and files is decided by the main one.
 """
 
 import logging
@@ -12,6 +15,7 @@ import time
 from pathlib import Path
 
 from core.registry import Registry
+from trainer.distributed import from_main
 from trainer.following.config import FollowConfig
 from trainer.following.metrics import FollowMetrics
 from trainer.following.source import Source
@@ -52,7 +56,7 @@ def follow(
     metrics, stop = metrics or FollowMetrics(), stop or threading.Event()
     worker: Worker | None = None
     standing_by = False
-    while not stop.is_set():
+    while not _agreed(stop.is_set()):
         # ---- one worker leads, the others stand by -------------------------------------------
         leads = source.lead()
         metrics.leading.set(leads)
@@ -62,7 +66,7 @@ def follow(
                 log.info("%s: another worker leads; standing by", model)
             standing_by = standing_by or source.up
             continue
-        if worker is None or not worker.state.is_ours():
+        if worker is None or not _agreed(worker.state.is_ours()):
             worker = Worker(registry, model, config, folder, metrics)
             source.begin(worker.settled, worker.last)
             if dim is not None:
@@ -80,15 +84,21 @@ def _lead(
 ) -> bool:
     """Learn while this worker leads; whether there is nothing more to wait for."""
     heard = time.monotonic()
-    while source.lead() and not stop.is_set():
+    while source.lead() and not _agreed(stop.is_set()):
         entry = source.read()
         worker.metrics.source_up.set(source.up)
         if entry is not None:
             heard = time.monotonic()
             worker.take(entry)
-        if (entry is None or worker.due_to_save) and source.lead():
+        if _agreed(entry is None or worker.due_to_save) and source.lead():
             worker.save(source)
-        if idle_seconds is not None and time.monotonic() - heard >= idle_seconds:
+        silence = time.monotonic() - heard
+        if idle_seconds is not None and _agreed(silence >= idle_seconds):
             worker.offer()
             return True
     return False
+
+
+def _agreed(ours: bool) -> bool:
+    """What the main worker says; all go the same way."""
+    return bool(from_main(lambda: ours))

@@ -32,11 +32,14 @@ class Source(Protocol):
 
     Attributes:
         up: whether it could be read when it was last asked.
-        waiting: ids that are settled, where the source itself does not know it yet.
     """
 
     up: bool
-    waiting: Collection[str]
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """Ids that are settled, where what is read from does not know it yet."""
+        ...
 
     def lead(self) -> bool:
         """Whether this worker is the one that learns; asked before anything is done."""
