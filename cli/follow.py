@@ -98,13 +98,9 @@ def follow(
     from trainer.readers import read_pairs
 
     if (redis is None) == (snapshot is None):
-        raise ConfigError(
-            "follow a stream with --redis, or embeddings with --snapshot; one of both"
-        )
+        raise ConfigError("give --redis to follow a stream, or --snapshot to follow embeddings")
     if data is not None and snapshot is None:
         raise ConfigError("--data has the interactions of a --snapshot; a stream brings its own")
-    use_threads(threads)
-    stop = _stopped_by_signals()
     folder = state or _default_state(registry, model)
     with ExitStack() as stack:
         own_device = stack.enter_context(joined(device))
@@ -125,6 +121,8 @@ def follow(
             seed=seed,
             device=own_device,
         )
+        use_threads(threads)
+        stop = _stopped_by_signals()
         _log_to_stdout(logging.INFO if is_main() else logging.ERROR)
         source: Source
         if redis is not None:

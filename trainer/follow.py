@@ -88,13 +88,13 @@ def _lead(
         entry = source.read()
         worker.metrics.source_up.set(source.up)
         if entry is not None:
-            heard = time.monotonic()
             worker.take(entry)
+            heard = time.monotonic()
         if _agreed(entry is None or worker.due_to_save) and source.lead():
             worker.save(source)
         silence = time.monotonic() - heard
         if idle_seconds is not None and _agreed(silence >= idle_seconds):
-            worker.offer()
+            worker.offer_last()
             return True
     return False
 

@@ -105,6 +105,7 @@ def unsound(
     return None
 
 
+@torch.no_grad()
 def unconditional(like: ADAR, positives: Float[Tensor, "n d"]) -> ADAR:
     """The best model that does not look at the user: every element Gaussian, as in these rows."""
     config = replace(like.config, denoiser="moment", hidden=1)

@@ -10,7 +10,7 @@ of each: all stay one model.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -112,14 +112,14 @@ class Learner:
         self.sampler.load_state_dict(to.state_dict())
         self.optimizer = Adam(self.sampler.parameters(), lr=self.config.learning_rate, fused=True)
 
-    def record(self) -> dict[str, dict[str, float]]:
+    def record(self) -> dict[str, Any]:
         """Plain values for the state."""
         return {"counts": asdict(self.counts), "expectation": asdict(self.expectation)}
 
-    def restore(self, record: dict[str, dict[str, float]]) -> None:
+    def restore(self, record: dict[str, Any]) -> None:
         """The inverse of `record`."""
-        self.counts = Counts(**record["counts"])  # type: ignore[arg-type]
-        self.expectation = Expectation(**record["expectation"])  # type: ignore[arg-type]
+        self.counts = Counts(**record["counts"])
+        self.expectation = Expectation(**record["expectation"])
 
     def _step(self) -> Tensor:
         config, step = self.config, self.counts.steps

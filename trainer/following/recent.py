@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Rows = tuple[Float[Tensor, "B d"], Float[Tensor, "B d"]]  # users, positives
+Rows = tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]  # users, positives
 
 
 class Recent:
@@ -49,7 +49,7 @@ class Recent:
         """Forget everything."""
         self._next = self._count = 0
 
-    def draw(self, count: int, half_life: float, generator: torch.Generator) -> Rows:
+    def draw(self, count: int, half_life: int, generator: torch.Generator) -> Rows:
         """Rows with repetition; one of age a, in rows, with a chance in proportion to 2^(-a/h).
 
         Args:

@@ -92,7 +92,7 @@ class Worker:
         due = self.publisher.due(learner)
         self.metrics.note_drift(self.publisher.drift)
         if due:
-            self.offer()
+            self.offer(learner)
 
     def begin(self, dim: int) -> Learner:
         """A new model: a chain that maps unit Gaussians to themselves, whoever the user is."""
@@ -109,11 +109,14 @@ class Worker:
             self.metrics.note_offer(Offer(PUBLISHED, version, {}, []))
             log.info("%s: %s is live; it has learnt nothing yet", self.model, version)
 
-    def offer(self) -> None:
-        """Try to publish."""
+    def offer_last(self) -> None:
+        """Try to publish what was learnt since the last attempt, due or not."""
         learner = self.learner
-        if learner is None:
-            return
+        if learner is not None and learner.counts.steps > self.publisher.memory.attempt:
+            self.offer(learner)
+
+    def offer(self, learner: Learner) -> None:
+        """Try to publish."""
         offer = Offer(*from_main(lambda: self.publisher.offer(learner)))
         self.metrics.note_offer(offer)
         level = logging.INFO if offer.result in (PUBLISHED, HELD) else logging.WARNING
