@@ -108,13 +108,19 @@ def train(
         str, typer.Option(help="address for them; 0.0.0.0 is every interface")
     ] = "127.0.0.1",
 ) -> None:
-    """Train an encoder, with generated negatives if a method is named, and publish the sampler."""
+    """Train an encoder, with generated negatives if a method is named, and publish the sampler.
+
+    Under torchrun every step is divided among its workers.
+    """
+    from dataclasses import replace
+
     from cli.progress import TrainingProgress, show_report
     from cli.threads import use_threads
     from core.transition import Transition
     from trainer.cotrain import together
     from trainer.data import load
     from trainer.defaults import config_for
+    from trainer.distributed import is_main, joined
     from trainer.metrics import TrainerMetrics
     from trainer.pipeline import Outputs
     from trainer.pipeline import train as run
@@ -153,8 +159,12 @@ def train(
     )
     outputs = Outputs(registry, model, publish_every, resume, embeddings)
     interactions = load(data, seed=seed, split=config.split)
-    typer.echo(interactions.describe())
     with ExitStack() as stack:
+        config = replace(config, device=stack.enter_context(joined(device)))
+        if not is_main():
+            run(interactions, config, outputs)
+            return
+        typer.echo(interactions.describe())
         watcher = stack.enter_context(TrainingProgress(config)).watcher
         if metrics_port is not None:
             metrics = TrainerMetrics()

@@ -13,6 +13,7 @@ from core.stores import LocalStore
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
+from trainer.distributed import is_main
 from trainer.encoders import make
 from trainer.evaluate import evaluate
 from trainer.publish import FAILED, PUBLISHED, REFUSED, publish
@@ -60,6 +61,9 @@ def train(
 ) -> Result:
     """Co-train on the data and leave what `outputs` names.
 
+    Of several workers (`trainer.distributed`) all take the training state up, and the main one
+    alone leaves anything.
+
     Raises:
         ConfigError: something in the configuration cannot work, e.g. `registry` without a method.
         CheckpointError: the trained sampler would be refused by a service.
@@ -79,6 +83,8 @@ def train(
     run = new_run(encoder, config)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
+    if not is_main():
+        outputs = Outputs()
     published: list[str] = []
 
     def offer(metrics: dict[str, float]) -> Exception | None:

@@ -27,6 +27,10 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def data() -> Interactions:
     torch.set_num_threads(1)
+    return small_data()
+
+
+def small_data() -> Interactions:
     rng = np.random.default_rng(0)
     pairs = synthetic.generate(num_users=120, num_items=80, mean_items=12.0, seed=0)
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
