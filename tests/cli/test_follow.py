@@ -1,4 +1,4 @@
-"""`turnpoint follow`: what cannot work is one readable line. Its work is tested with the trainer."""
+"""`turnpoint follow`: what cannot work is said. Its work is tested with the trainer."""
 
 import pytest
 from typer.testing import CliRunner

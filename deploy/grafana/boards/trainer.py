@@ -63,7 +63,7 @@ BOARD = Board(
                     )
                 },
                 Form.STACK,
-                colours={"ok": GOOD, "refused": BAD, "failed": "orange"},
+                colours={"ok": GOOD, "held": "gray", "refused": BAD, "failed": "orange"},
             ),
             Panel(
                 "Memory",
