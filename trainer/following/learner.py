@@ -26,6 +26,7 @@ from trainer.following.expectation import Expectation
 from trainer.following.recent import Recent
 
 RMS_FACTOR = 2.0  # positives this much larger or smaller than the running RMS are another space's
+SCALE_BATCHES = 20  # that the running scales remember: they must keep up with an encoder
 SETTLED_BATCHES = 10  # of the running scales, before anything is a surprise
 
 
@@ -128,6 +129,7 @@ class Learner:
         )
         # No e_j is sent: another row's positive stands in, a negative drawn by popularity.
         self.sampler.observe(users, positives, positives.roll(1, 0))
+        self.sampler.batches.clamp_(max=SCALE_BATCHES)
         part = slice(rank(), None, world())
         loss = self.loss(users[part], positives[part], self._generator(step, 1 + rank())).total
         self.optimizer.zero_grad()
