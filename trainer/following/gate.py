@@ -66,14 +66,14 @@ def judge(
     """
     if fault := unsound(candidate, users, positives, seed):
         return Verdict(passed=False, sound=False, why=fault)
-    ours = _losses(candidate, users, positives, seed)
-    blind = _losses(unconditional(candidate, positives), users, positives, seed)
+    ours = held_out_losses(candidate, users, positives, seed)
+    blind = held_out_losses(unconditional(candidate, positives), users, positives, seed)
     losses = {"candidate": float(ours.mean()), "unconditional": float(blind.mean())}
     if live is None or live.dim != candidate.dim or unsound(live, users, positives, seed):
         passed = losses["candidate"] <= HOPELESS * losses["unconditional"]
         told = "nothing comparable is live; loss {candidate:.4f}, unconditional {unconditional:.4f}"
         return Verdict(passed, sound=True, why=told.format(**losses), losses=losses)
-    theirs = _losses(live, users, positives, seed)
+    theirs = held_out_losses(live, users, positives, seed)
     losses["live"] = float(theirs.mean())
     worse = ours - theirs
     noise = float(worse.std()) / math.sqrt(len(worse))
@@ -117,8 +117,9 @@ def unconditional(like: ADAR, positives: Float[Tensor, "n d"]) -> ADAR:
     return blind.to(positives.device)
 
 
-def _losses(
-    sampler: ADAR, users: Float[Tensor, "n d"], positives: Float[Tensor, "n d"], seed: int
+@torch.no_grad()
+def held_out_losses(
+    sampler: ADAR, users: Float[Tensor, "n d"], positives: Float[Tensor, "n d"], seed: int = 0
 ) -> Float[Tensor, " chunks"]:
     """Eq. 8 of each chunk of rows, in the units of these rows; the same noise for every sampler."""
     generator = torch.Generator(users.device).manual_seed(seed)
