@@ -86,7 +86,8 @@ class Observer:
         turned = self.watch.turned
         if not turned or "recovered_after_steps" in turned:
             return
-        if "noticed_after_steps" not in turned and (jumps := self.loop.jumps()):
+        jumps = self.loop.jumps()
+        if "noticed_after_steps" not in turned and len(jumps) > turned["jumps"]:
             turned["noticed_after_steps"] = jumps[-1] - turned["follower_steps"]
             turned["noticed_after_requests"] = self.production.steps - turned["requests"]
         if "noticed_after_steps" in turned:
@@ -114,7 +115,11 @@ class Observer:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
         production.turn = drawn if how == "rotate" else 5 * torch.eye(dim)
-        self.watch.turned = {"requests": production.steps, "follower_steps": self.loop.steps()}
+        self.watch.turned = {
+            "requests": production.steps,
+            "follower_steps": self.loop.caught_up(),
+            "jumps": len(self.loop.jumps()),
+        }
 
     def _versions(self) -> None:
         version = self.loop.registry.live(MODEL)

@@ -43,6 +43,14 @@ class Loop:
                     return int(sample.value)
         raise RuntimeError("the follower's page has no steps")
 
+    def caught_up(self) -> int:
+        """Its steps once it makes no more: everything that was sent is learnt."""
+        steps = -1
+        while (now := self.steps()) != steps:
+            steps = now
+            time.sleep(2)
+        return steps
+
     def jumps(self) -> list[int]:
         """The steps at which it noticed another space."""
         return [int(step) for step in NOTICED.findall(self.follower.log())]

@@ -14,6 +14,7 @@ from trainer.following.gate import judge
 from trainer.following.learner import Learner
 from trainer.publish import FAILED, HELD, PUBLISHED, REFUSED
 
+BETTER = 0.95  # times the loss of the last publication: worth another one
 log = logging.getLogger("turnpoint.follow")
 
 
@@ -25,12 +26,14 @@ class Publications:
         version: the last one from here; empty before the first.
         step: at which that was.
         attempt: step of the last attempt.
+        loss: of the last one on held-out pairs then; 0 before the first.
         cloud: the embeddings at the last publication.
     """
 
     version: str = ""
     step: int = 0
     attempt: int = 0
+    loss: float = 0.0
     cloud: Cloud | None = None
 
 
@@ -73,7 +76,10 @@ class Publisher:
         self._live: tuple[str, ADAR | None] = ("", None)
 
     def due(self, learner: Learner) -> bool:
-        """Whether it is time: enough steps, or embeddings that moved; and enough rows to judge."""
+        """Whether it is time: enough steps, embeddings that moved, or a model that is much better.
+
+        Never before there are enough rows to judge on.
+        """
         memory, steps = self.memory, learner.counts.steps
         if steps - memory.attempt < self.config.retry_every:
             return False
@@ -84,7 +90,13 @@ class Publisher:
             return True
         self.drift = drift(cloud, memory.cloud)
         moved = max(self.drift.values()) > self.config.publish_drift
-        return moved or steps - memory.step >= self.config.publish_every
+        fresh = learner.expectation
+        better = fresh.windows > 0 and fresh.mean < BETTER * memory.loss
+        return moved or better or steps - memory.step >= self.config.publish_every
+
+    def postpone(self, learner: Learner) -> None:
+        """No attempt for a while: the model has to learn another space first."""
+        self.memory.attempt = learner.counts.steps
 
     def introduce(self, learner: Learner) -> str:
         """Publish a model that has learnt nothing yet, where a service has nothing to answer with.
@@ -125,6 +137,7 @@ class Publisher:
         packed = pack(learner.sampler, self._about(learner), metrics)
         memory.version = self.registry.publish(self.model, packed)
         memory.step, memory.cloud = memory.attempt, learner.cloud()
+        memory.loss = verdict.losses["candidate"]
         return Offer(PUBLISHED, f"{memory.version} ({verdict.why})", verdict.losses, self._prune())
 
     def live(self, version: str | None) -> ADAR | None:

@@ -17,7 +17,7 @@ from trainer.state_file import (
 
 STATE_FILE = "follow.safetensors"
 _RINGS = ("held_out", "replay")
-_PLAIN = ("version", "step", "attempt")  # of `Publications`
+_PLAIN = ("version", "step", "attempt", "loss")  # of `Publications`
 
 
 class State:

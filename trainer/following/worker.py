@@ -83,6 +83,7 @@ class Worker:
         taken = learner.take(pairs.users, pairs.positives)
         self.metrics.note_taken(entry, pairs, taken, self.config.batch_size)
         if taken.jump is not None:
+            self.publisher.postpone(learner)
             log.warning(
                 "%s: the embedding space has changed at step %d: %s; older pairs are forgotten",
                 self.model,

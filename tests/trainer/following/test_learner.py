@@ -89,12 +89,12 @@ def test_resumed_is_uninterrupted(tmp_path):
         first.take(*entry)
     cloud = first.cloud()
     assert cloud is not None
-    published = Publications("v1", 7, 9, cloud)
+    published = Publications("v1", 7, 9, 0.5, cloud)
     State(tmp_path).save(first, published, ["1-0", "2-0"], "2-0")
     loaded = State(tmp_path).load(CONFIG)
     assert loaded is not None
     second, memory, settled, last = loaded
-    assert (memory.version, memory.step, memory.attempt) == ("v1", 7, 9)
+    assert (memory.version, memory.step, memory.attempt, memory.loss) == ("v1", 7, 9, 0.5)
     assert torch.equal(memory.cloud.covariance, cloud.covariance)
     assert (settled, last) == (["1-0", "2-0"], "2-0")
     for entry in recorded[33:]:
