@@ -1,10 +1,11 @@
 """What copying rows to the stream of pairs costs a request: services with and without it, in turn.
 
-    python -m bench.stream [--redis ADDRESS] [--rows 2048] [--n 8] [--rounds 20] [--seconds 1]
+    python -m bench.stream [--redis ADDRESS] [--rows 2048] [--n 8] [--rounds 60] [--seconds 0.4]
 
-One service a share, all running at once and asked in rotating order, so that a busy moment of the
-machine meets all of them; ratios are medians of those within a round. Without an address a
-redis-server of its own is started on the same machine, whose work then counts as well.
+All services run at once and are asked in rotating order, so that a busy moment of the machine
+meets all of them; ratios are medians of those within a round. One without a stream is there twice:
+its second ratio says what the machine's noise makes of equals. Without an address a redis-server is
+started on the same machine, whose work then counts as well.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from bench.soak.redis_server import redis_server
 from core.pairs import stream_key
 from service.settings import MIB, StreamSettings
 
-SHARES = (0.0, 0.1, 1.0)
+SHARES = {"off": 0.0, "off again": 0.0, "0.1": 0.1, "1": 1.0}
+BASE = "off"
 FIGURES = ("p50 ms", "p99 ms", "calls/s", "server CPU ms/call")
 
 
@@ -36,8 +38,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=1, help="callers at once")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each round")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each round")
+    parser.add_argument("--rounds", type=int, default=60)
     args = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -45,14 +47,14 @@ def main() -> None:
         model = publish(folder, args.denoiser, args.dim)
         case = Case(folder, model, args.rows, args.n, args.dim)
         (contender,) = (one for one in everybody(case) if one.name == TURNPOINT)
-        services = {share: start(stack, folder, address, share) for share in SHARES}
+        services = {name: start(stack, folder, address, share) for name, share in SHARES.items()}
         rounds = [
             turn(services, contender, case, args.concurrency, args.seconds, index)
             for index in range(args.rounds + 1)
         ][1:]  # the first one warms up
         print(table(rounds))
-        for share, running in services.items():
-            print(f"share {share:g}: {told(running)}")
+        for name, running in services.items():
+            print(f"{name}: {told(running)}")
         key = stream_key(model)
         with redis.Redis.from_url(address) as client:
             used, bound = client.memory_usage(key, samples=0), StreamSettings().max_bytes
@@ -68,32 +70,32 @@ def start(stack: ExitStack, folder: Path, address: str, share: float) -> Running
 
 
 def turn(
-    services: dict[float, Running],
+    services: dict[str, Running],
     contender: Contender,
     case: Case,
     concurrency: int,
     seconds: float,
     index: int,
-) -> dict[float, dict[str, float]]:
+) -> dict[str, dict[str, float]]:
     """One round: every service once, beginning with another each time."""
-    shares = list(services)
-    first = index % len(shares)
+    names = list(services)
+    first = index % len(names)
     return {
-        share: measured(services[share], contender, case, concurrency, seconds, warm_up=2)
-        for share in shares[first:] + shares[:first]
+        name: measured(services[name], contender, case, concurrency, seconds, warm_up=2)
+        for name in names[first:] + names[:first]
     }
 
 
-def table(rounds: list[dict[float, dict[str, float]]]) -> str:
-    """Medians over rounds, and of the ratios to no stream within a round."""
-    names = [name for name in FIGURES if name in rounds[0][0.0]]
-    lines = ["| share | " + " | ".join(names) + " | " + " | ".join(f"{n}, ratio" for n in names)]
-    lines = [f"{lines[0]} |", "|---" * (1 + 2 * len(names)) + "|"]
-    for share in SHARES:
-        plain = [median(one[share][name] for one in rounds) for name in names]
-        ratios = [median(one[share][name] / one[0.0][name] for one in rounds) for name in names]
-        cells = [f"{value:.2f}" for value in plain] + [f"{value:.3f}" for value in ratios]
-        lines.append(f"| {share:g} | " + " | ".join(cells) + " |")
+def table(rounds: list[dict[str, dict[str, float]]]) -> str:
+    """Medians over rounds, and in brackets those of the ratios to no stream within a round."""
+    lines = ["| share | " + " | ".join(FIGURES) + " |", "|---" * (1 + len(FIGURES)) + "|"]
+    for name in SHARES:
+        cells = [name]
+        for figure in FIGURES:
+            plain = median(one[name][figure] for one in rounds)
+            ratio = median(one[name][figure] / one[BASE][figure] for one in rounds)
+            cells.append(f"{plain:.2f} ({ratio:.3f})")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ server      serve: uvicorn, signals, logs       codecs     the three formats <->
 routes      what answers where                  params     the scalars of a request
 negatives   the story of one request            registry   watch, verify, warm up, swap
 openapi     the document of the API             metrics    what Prometheus sees
-cache       laws that were computed before
+cache       laws that were computed before      stream     rows copied for trainers
 
 The way of a job, from the event loop to the device and back:
 

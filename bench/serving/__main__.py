@@ -3,12 +3,14 @@
     python -m bench.serving --rows 2048 --n 8 [--seconds 2 --rounds 3] [--out FOLDER]
 
 For each denoiser all contenders are started, warmed up and then measured in rounds, in rotating
-order, so that a busy moment of the machine meets all of them. Figures are medians over rounds,
+order, so that a busy moment of the machine meets all of them. With `--pinned` everybody who answers
+has the first core and the callers have the others. Figures are medians over rounds,
 ratios medians of the ratios within a round. The floor is the bare kernel in process plus an echo
 server that moves the same bytes.
 """
 
 import argparse
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +21,8 @@ from bench.serving.checkpoint import publish
 from bench.serving.contenders import Case, Contender, everybody
 from bench.serving.load import in_process, measured
 from bench.serving.processes import UNCACHED, Running, free_port, started, wait_for
+
+SERVING = {0}  # the cores of those who answer, where they are pinned
 
 
 def main() -> None:
@@ -31,9 +35,14 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1, help="callers at once")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--pinned", action="store_true", help="servers and kernels on core 0, callers elsewhere"
+    )
     parser.add_argument("--only", nargs="+", help="parts of the names of those who take part")
     parser.add_argument("--out", type=Path, help="a folder for results.json, results.md, plots")
     args = parser.parse_args()
+    if args.pinned:
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - SERVING)
     results: dict[str, Any] = {"load": _load(args), "machine": report.machine(), "denoisers": {}}
     for denoiser in args.denoisers:
         with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +69,8 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     taking_part = [one for one in wanted if not one.why_not]
     rounds: dict[str, list[dict[str, float]]] = {one.name: [] for one in taking_part}
     with ExitStack() as stack:
-        running = {one.command: start(stack, one) for one in unique(taking_part)}
+        cores = SERVING if args.pinned else None
+        running = {one.command: start(stack, one, cores) for one in unique(taking_part)}
         for one in taking_part:
             measured(running[one.command], one, case, args.concurrency, 0, warm_up=2)
         for index in range(args.rounds):
@@ -85,16 +95,18 @@ def rotated(contenders: list[Contender], by: int) -> list[Contender]:
     return contenders[first:] + contenders[:first]
 
 
-def start(stack: ExitStack, contender: Contender) -> Running:
-    """Its process, once it can be asked."""
+def start(stack: ExitStack, contender: Contender, cores: set[int] | None) -> Running:
+    """Its process, once it can be asked; on these cores where they are given."""
     if contender.wire is None:
-        running = stack.enter_context(started(contender.command, environment=UNCACHED))
+        running = stack.enter_context(started(contender.command, 0, UNCACHED, cores))
         assert running.process.stdout is not None
         running.process.stdout.readline()
         in_process(running, 0)
         return running
     port = free_port()
-    running = stack.enter_context(started((*contender.command, "--port", port), port, UNCACHED))
+    running = stack.enter_context(
+        started((*contender.command, "--port", port), port, UNCACHED, cores)
+    )
     wait_for(running)
     return running
 

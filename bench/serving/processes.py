@@ -99,9 +99,19 @@ def served(registry: Path, port: int = 0, **settings: object) -> Iterator[Runnin
 
 @contextlib.contextmanager
 def started(
-    arguments: Sequence[object], port: int = 0, environment: Mapping[str, str] | None = None
+    arguments: Sequence[object],
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    cores: set[int] | None = None,
 ) -> Iterator[Running]:
-    """`python -m <arguments>` in a process group of its own, ended with the block."""
+    """`python -m <arguments>` in a process group of its own, ended with the block.
+
+    Args:
+        arguments: what to run.
+        port: where it will listen; 0 for one that talks through its standard output.
+        environment: beside this process's.
+        cores: that it and what it starts may use; by default what this process may.
+    """
     with tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(
             [sys.executable, "-m", *map(str, arguments)],
@@ -113,6 +123,8 @@ def started(
             env={**os.environ, **SPIN, **(environment or {})},
             start_new_session=True,
         )
+        if cores is not None:
+            os.sched_setaffinity(process.pid, cores)  # it has one thread yet; the others inherit
         running = Running(process, port, told)
         try:
             yield running

@@ -36,6 +36,8 @@ PROMISED = {
     "cache_seconds": set(),
     "cache_enabled": {"model"},
     "redis_up": set(),
+    "stream_pairs_total": set(),
+    "stream_dropped_total": {"reason"},
 }
 
 
