@@ -92,7 +92,7 @@ def _lead(
             heard = time.monotonic()
         if _agreed(entry is None or worker.due_to_save) and source.lead():
             worker.save(source)
-        silence = time.monotonic() - heard
+        silence = time.monotonic() - heard if entry is None else 0.0
         if idle_seconds is not None and _agreed(silence >= idle_seconds):
             worker.offer_last()
             return True

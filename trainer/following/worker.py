@@ -1,4 +1,7 @@
-"""What the worker that leads does with each entry: learn, look, publish, remember."""
+"""What the worker that leads does with each entry: learn, look, publish, remember.
+
+Under torchrun all workers learn, and the main one looks, publishes and remembers for all.
+"""
 
 import copy
 import logging
@@ -90,7 +93,7 @@ class Worker:
                 learner.counts.steps,
                 taken.jump,
             )
-        due = self.publisher.due(learner)
+        due = from_main(lambda: self.publisher.due(learner))
         self.metrics.note_drift(self.publisher.drift)
         if due:
             self.offer(learner)
@@ -113,7 +116,9 @@ class Worker:
     def offer_last(self) -> None:
         """Try to publish what was learnt since the last attempt, due or not."""
         learner = self.learner
-        if learner is not None and learner.counts.steps > self.publisher.memory.attempt:
+        if learner is None:
+            return
+        if from_main(lambda: learner.counts.steps > self.publisher.memory.attempt):
             self.offer(learner)
 
     def offer(self, learner: Learner) -> None:
@@ -165,7 +170,8 @@ class Worker:
 
     def _revert(self, learner: Learner) -> None:
         """A model that is not finite will not come back by itself; the live one is."""
-        live = self.publisher.live(self.publisher.registry.live(self.model))
+        version = from_main(lambda: self.publisher.registry.live(self.model))
+        live = self.publisher.live(version)
         if live is not None and live.dim == learner.sampler.dim:
             learner.revert(live)
             log.warning("%s: diverged; goes on from the live version's weights", self.model)
