@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tools demo test test-slow stack-test image-test dashboards pictures lint audit format serve online bench \
-  bench-serving soak clean
+  bench-serving bench-quality soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -82,6 +82,15 @@ bench-serving: setup  ## the same with the peers installed, then the sweep; a qu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt
 	$(BIN)/python -m bench.serving --out .turnpoint/bench
 	$(BIN)/python -m bench.serving.sweep --requests 10000 --out .turnpoint/bench
+
+# TABLE: beauty, toys, table3, sweeps or smoke; CELLS: of its labels, all by default.
+TABLE ?= beauty
+CELLS ?=
+
+bench-quality: setup  ## do the negatives help? TABLE, or CELLS of it, from where it stands (docs/quality.md)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/quality/requirements.txt
+	$(BIN)/python -m bench.quality run $(TABLE) $(if $(CELLS),--cell $(CELLS)) --workers 2
+	$(BIN)/python -m bench.quality report
 
 # SCENARIOS: all of them, or names; SECONDS: of load each, counts in proportion and full at 60;
 # REDIS: any value gives `chaos` a real Redis, which it kills.

@@ -1,25 +1,36 @@
 """`turnpoint generate`: negatives in bulk, without a service."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 CHUNK_ROWS = 2048
+WRITTEN = ("negatives", "transition", "weights")
 
 
 def generate(
     registry: Annotated[str, typer.Option(help="a folder or fsspec address")],
     model: Annotated[str, typer.Option(help="name of the model")],
     input: Annotated[  # noqa: A002
-        Path, typer.Option(help="safetensors with users and positives [B, d]; threshold [B]")
+        Path,
+        typer.Option(
+            help="safetensors with users and positives [B, d]; by method: threshold [B], "
+            "popularity [B], item_features.NAME [B, f]"
+        ),
     ],
     output: Annotated[
-        Path, typer.Option(help="safetensors for negatives [B, n, d] and transition [B]")
+        Path,
+        typer.Option(help="safetensors for negatives [B, n, d], transition [B], weights [B, n]"),
     ],
     n: Annotated[int, typer.Option(help="negatives per row, at least 1")] = 1,
     transition: Annotated[
         str | None, typer.Option(help="rule for t*; default: the checkpoint's")
+    ] = None,
+    progress: Annotated[
+        float | None,
+        typer.Option(help="of training, 0 to 1, which gdnsm's difficulty follows", min=0, max=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="same seed, same negatives")] = 0,
     version: Annotated[str | None, typer.Option(help="default: the live one")] = None,
@@ -30,14 +41,15 @@ def generate(
     """Generate negatives for a file of pairs, offline."""
     import torch
     from rich.progress import track
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
+    from cli.pairs import read_pairs
     from cli.threads import use_threads
     from core.checkpoint import unpack
-    from core.errors import CheckpointMissingError, DataError, OutOfRangeError
+    from core.errors import CheckpointMissingError, OutOfRangeError
     from core.registry import Registry
-    from core.samplers import Query
+    from core.samplers import HasLaw, draw
+    from core.transition import Transition
 
     use_threads(threads)
     store = Registry(registry)
@@ -47,38 +59,22 @@ def generate(
             f"model {model!r} has no live version in {registry}; `turnpoint models` lists what has"
         )
     sampler, _ = unpack(store.read(model, chosen))
-    rule = sampler.transition.override(transition)
+    rule = Transition()
+    if isinstance(sampler, HasLaw):
+        rule = sampler.transition.override(transition)
+    elif transition is not None:
+        raise OutOfRangeError(f"--transition is for adar; {model} is of {sampler.method}")
     if n < 1:
         raise OutOfRangeError(f"n = {n}; it must be at least 1")
-    try:
-        tensors = {name: tensor.float() for name, tensor in load_file(input).items()}
-        users, positives = tensors["users"], tensors["positives"]
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{input} cannot be read as safetensors: {error}") from error
-    except KeyError as error:
-        raise DataError(f"{input} has no tensor {error}; it needs users and positives") from error
-    shape = (len(users), sampler.dim)
-    if users.shape != shape or positives.shape != shape:
-        raise DataError(
-            f"{input}: users {tuple(users.shape)} and positives {tuple(positives.shape)} must both "
-            f"be [B, {sampler.dim}]"
-        )
-    threshold = tensors.get("threshold")
-    if threshold is not None and threshold.shape != users.shape[:1]:
-        raise DataError(f"{input}: threshold {tuple(threshold.shape)} must be [{len(users)}]")
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            row = int((~tensor.isfinite()).reshape(len(tensor), -1).any(1).nonzero()[0])
-            raise DataError(f"{input}: {name} is not finite in row {row}")
-
+    pairs = replace(read_pairs(input, sampler), transition=rule, progress=progress)
     generator = torch.Generator().manual_seed(seed)
-    negatives = torch.empty(len(users), n, sampler.dim)
-    stops = torch.empty(len(users), dtype=torch.int64)
-    for start in track(range(0, len(users), CHUNK_ROWS), "generating"):
-        rows = slice(start, start + CHUNK_ROWS)
-        mu = None if threshold is None else threshold[rows]
-        law = sampler.law(Query(users[rows], positives[rows], rule, mu), generator)
-        negatives[rows], stops[rows] = law.draw(n, generator), law.transition
+    starts = range(0, len(pairs.users), CHUNK_ROWS)
+    chunks = [
+        draw(sampler, pairs.rows(slice(start, start + CHUNK_ROWS)), n, generator)
+        for start in track(starts, "generating")
+    ]
+    parts = {name: [getattr(chunk, name) for chunk in chunks] for name in WRITTEN}
+    tensors = {name: torch.cat(whole) for name, whole in parts.items() if whole[0] is not None}
     metadata = {"model": model, "version": chosen, "seed": str(seed)}
-    save_file({"negatives": negatives, "transition": stops}, output, metadata)
-    typer.echo(f"{output}: {len(users)} rows x {n} negatives from {model} {chosen}")
+    save_file(tensors, output, metadata)
+    typer.echo(f"{output}: {len(pairs.users)} rows x {n} negatives from {model} {chosen}")

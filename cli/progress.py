@@ -76,8 +76,9 @@ def show_report(report: dict[str, Any]) -> None:
     table.add_column("split")
     for name in report["test"]:
         table.add_column(name, justify="right")
-    for split in ("valid", "test"):
-        table.add_row(split, *(f"{value:.4f}" for value in report[split].values()))
+    splits = {"valid": report["valid"], "test": report["test"], **report["extra_tests"]}
+    for split, figures in splits.items():
+        table.add_row(split, *(f"{value:.4f}" for value in figures.values()))
     console = Console()
     console.print(table)
     if report["seconds_per_epoch"] is not None:

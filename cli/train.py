@@ -19,32 +19,42 @@ def train(
     encoder: Annotated[
         str,
         typer.Option(
-            help="mf, lightgcn, ngcf, gru4rec, sasrec, cl4srec, or external:module:factory, yours"
+            help="mf, lightgcn, ngcf, vbpr, mmlightgcn, gru4rec, sasrec, cl4srec, or yours: "
+            "external:module:factory"
         ),
     ] = "lightgcn",
     negatives: Annotated[
         str, typer.Option(help="sampler of e_j: uniform, popularity, dns, mixgcf or ahns")
     ] = "uniform",
     candidates: Annotated[
-        int, typer.Option(help="M, items that dns, mixgcf and ahns choose among, per row")
-    ] = 16,
+        int | None,
+        typer.Option(
+            help="M, items that dns, mixgcf, ahns and catalogue choose among, per row; default: "
+            "16, catalogue 32"
+        ),
+    ] = None,
     ahns_alpha: Annotated[float, typer.Option(help="alpha of ahns")] = 1.0,
     ahns_beta: Annotated[float, typer.Option(help="beta of ahns")] = 0.1,
     ahns_power: Annotated[int, typer.Option(help="p of ahns, below 0")] = -2,
-    method: Annotated[str, typer.Option(help="generated negatives e_d: none or adar")] = "none",
-    transition: Annotated[
+    method: Annotated[
         str,
+        typer.Option(help="generated negatives e_d: none, adar, dmns, cnsdiff, gdnsm, catalogue"),
+    ] = "none",
+    draws: Annotated[int, typer.Option(help="generated negatives per row, of catalogue")] = 4,
+    transition: Annotated[
+        str | None,
         typer.Option(
-            help="rule for t*: score_aware, calibrated, theorem, exact, random, fixed, mixed"
+            help="rule for t*: score_aware, calibrated, theorem, exact, random, fixed, mixed; "
+            "default: score_aware, catalogue random"
         ),
-    ] = "score_aware",
+    ] = None,
     weight: Annotated[float, typer.Option(help="lambda of Eq. 12, 0 to 1")] = 0.1,
     omega: Annotated[float, typer.Option(help="omega of Eq. 11, above 0")] = 1.0,
     k: Annotated[float, typer.Option(help="k of Eq. 11, above 0")] = 1.0,
     hardness: Annotated[float, typer.Option(help="of the rules exact and fixed, 0 to 1")] = 0.5,
     num_steps: Annotated[
         int | None,
-        typer.Option(help="T, diffusion steps, 1 to 1000; default: 50, for sequences 20"),
+        typer.Option(help="T, diffusion steps, 1 to 1000; default: 50, sequences and cnsdiff 20"),
     ] = None,
     denoiser: Annotated[str, typer.Option(help="film or moment")] = "film",
     schedule: Annotated[str, typer.Option(help="linear, cosine or sigmoid")] = "linear",
@@ -57,6 +67,31 @@ def train(
     ancestral: Annotated[
         bool, typer.Option("--ancestral", help="add noise in the reverse chain; not in the paper")
     ] = False,
+    diffusion_steps: Annotated[
+        int, typer.Option(help="the diffusion model's steps for each of the encoder")
+    ] = 1,
+    cnsdiff_variant: Annotated[
+        str, typer.Option(help="of cnsdiff: released, described or causal")
+    ] = "causal",
+    cnsdiff_strata: Annotated[
+        int, typer.Option(help="strata of popularity, of cnsdiff's causal variant")
+    ] = 5,
+    cnsdiff_contrast: Annotated[float, typer.Option(help="weight of cnsdiff's L_CL")] = 0.3,
+    gdnsm_denoiser: Annotated[str, typer.Option(help="of gdnsm: linear or mlp")] = "mlp",
+    gdnsm_guidance: Annotated[
+        float, typer.Option(help="s of gdnsm; 0 ignores features, 1 is no guidance")
+    ] = 1.1,
+    gdnsm_start: Annotated[
+        int, typer.Option(help="S, epochs before gdnsm's queue opens; 0: all of it at once")
+    ] = 30,
+    gdnsm_power: Annotated[float, typer.Option(help="lambda of gdnsm's queue, above 0")] = 1.0,
+    gdnsm_per_level: Annotated[
+        int, typer.Option(help="M, negatives of each level in gdnsm's queue")
+    ] = 2,
+    ddim_steps: Annotated[
+        int | None,
+        typer.Option(help="gdnsm generates by DDIM in so many steps; default: DDPM in all T"),
+    ] = None,
     dim: Annotated[int, typer.Option(help="d, width of the embeddings")] = 64,
     epochs: Annotated[int, typer.Option(help="most passes over the training pairs")] = 100,
     batch_size: Annotated[
@@ -119,7 +154,7 @@ def train(
     from core.transition import Transition
     from trainer.cotrain import together
     from trainer.data import load
-    from trainer.defaults import config_for
+    from trainer.defaults import config_for, rule_for
     from trainer.distributed import is_main, joined
     from trainer.metrics import TrainerMetrics
     from trainer.pipeline import Outputs
@@ -132,19 +167,30 @@ def train(
         split=split,
         negatives=negatives,
         candidates=candidates,
+        draws=draws,
         ahns_alpha=ahns_alpha,
         ahns_beta=ahns_beta,
         ahns_power=ahns_power,
         method=method,
         dim=dim,
         weight=weight,
-        transition=Transition(transition, omega=omega, k=k, hardness=hardness),
+        transition=Transition(transition or rule_for(method), omega=omega, k=k, hardness=hardness),
         num_steps=num_steps,
         schedule=schedule,
         denoiser=denoiser,
         reconstruction=reconstruction,
         standardize=standardize,
         ancestral=ancestral,
+        diffusion_steps=diffusion_steps,
+        cnsdiff_variant=cnsdiff_variant,
+        cnsdiff_strata=cnsdiff_strata,
+        cnsdiff_contrast=cnsdiff_contrast,
+        gdnsm_denoiser=gdnsm_denoiser,
+        gdnsm_guidance=gdnsm_guidance,
+        gdnsm_start=gdnsm_start,
+        gdnsm_power=gdnsm_power,
+        gdnsm_per_level=gdnsm_per_level,
+        ddim_steps=ddim_steps,
         epochs=epochs,
         batch_size=batch_size,
         max_length=max_length,
@@ -157,7 +203,7 @@ def train(
         seed=seed,
         device=device,
     )
-    outputs = Outputs(registry, model, publish_every, resume, embeddings)
+    outputs = Outputs(registry, model, publish_every, resume, embeddings=embeddings)
     interactions = load(data, seed=seed, split=config.split)
     with ExitStack() as stack:
         config = replace(config, device=stack.enter_context(joined(device)))

@@ -10,10 +10,10 @@ With eps_theta = gamma * x_t + eta every reverse step is affine, so the chain fr
 and x_t | u ~ N(B_t, diag(A_t^2)) exactly. With ancestral noise of variance sigma_t^2 the variance
 obeys V_{t-1} = m_t^2 V_t + sigma_t^2 (none is added on reaching t = 0, where sigma_1^2 = 0).
 
-`reverse` walks the chain. Three functions say where to stop: at a step that is known beforehand
+`reverse` walks the chain. Four functions say where to stop: at a step that is known beforehand
 (`at_step`, which gives every row just the steps that it needs), where the expected score first
-meets a threshold (`at_threshold`), or at several steps at once (`at_mean_of_steps`). Everything is
-in the standardised space of the denoiser.
+meets a threshold (`at_threshold`), at several steps at once (`at_mean_of_steps`), or at several
+steps each by itself (`at_each`). Everything is in the standardised space of the denoiser.
 """
 
 import itertools
@@ -26,12 +26,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.denoiser import ClosedChain, Denoiser
-from core.noise import bits_of, standard_normal_
+from core.noise import FEW_VARIATES, bits_of, standard_normal_
 from core.schedule import Schedule
 
 CPU_CHUNK_ROWS = 512  # its states fit a core's cache; measured against 256..2048
 CPU_CHUNK_VARIATES = 65_536  # likewise, of a draw
-FEW_VARIATES = 16_384  # below, torch's own variates come before a stream of bits is set up
 
 
 class Step(NamedTuple):
@@ -216,6 +215,35 @@ def at_mean_of_steps(steps: Steps, stops: Sequence[int]) -> Law:
     k = len(stops)
     transition = torch.full((len(total),), round(sum(stops) / k), device=total.device)
     return Law(transition, total / k, spread.clamp_min(0).sqrt() / k)
+
+
+@torch.no_grad()
+def at_each(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    condition: Float[Tensor, "B d"],
+    stops: Sequence[int],
+    *,
+    ancestral: bool = False,
+) -> tuple[Float[Tensor, "B k d"], Float[Tensor, "B k d"]]:
+    """(mean, std) of x_t at each of several steps, without gradient (DMNS).
+
+    States of one chain depend on each other; what is given here is the law of each by itself.
+
+    Args:
+        denoiser: predicts (gamma, eta).
+        schedule: its tables.
+        condition: (B, d) standardised user embeddings.
+        stops: k steps in [0, T], in any order; one may stand there twice.
+        ancestral: as in `reverse`.
+    """
+    mean = condition.new_empty(len(condition), len(stops), condition.shape[1])
+    variance = torch.empty_like(mean)
+    for users, means, variances in _chunks(CPU_CHUNK_ROWS, condition, mean, variance):
+        for step in reverse(denoiser, schedule, users, stop=min(stops), ancestral=ancestral):
+            for place in (place for place, stop in enumerate(stops) if stop == step.t):
+                means[:, place], variances[:, place] = step.mean, step.variance
+    return mean, variance.sqrt_()
 
 
 def _chunks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

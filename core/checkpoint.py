@@ -7,7 +7,7 @@ cannot be loaded. Anything that reads safetensors and JSON can read both.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from core.errors import CheckpointCorruptError, CheckpointRefusedError, ConfigError
-from core.samplers import NegativeSampler, Query, rebuild
+from core.samplers import HasLaw, NegativeSampler, Query, draw, rebuild
 from core.transition import Transition
 
 SCHEMA = 1
@@ -181,9 +181,13 @@ def warm_up(sampler: NegativeSampler, rows: int = 64) -> None:
     device = sampler.device
     generator = torch.Generator(device).manual_seed(0)
     users, positives = torch.randn(2, rows, sampler.dim, generator=generator, device=device)
-    for rule in (Transition("fixed", hardness=1.0), sampler.transition):
-        law = sampler.law(Query(users, positives, rule), generator)
-        if not law.draw(1, generator).isfinite().all():
+    query = Query(users, positives)
+    queries = {"its chain": query}
+    if isinstance(sampler, HasLaw):
+        rules = (Transition("fixed", hardness=1.0), sampler.transition)
+        queries = {f"rule {rule.rule}": replace(query, transition=rule) for rule in rules}
+    for what, query in queries.items():
+        if not draw(sampler, query, 1, generator).negatives.isfinite().all():
             raise CheckpointRefusedError(
-                f"samples are not finite in the warm-up (rule {rule.rule}, {rows} Gaussian rows)"
+                f"samples are not finite in the warm-up ({what}, {rows} Gaussian rows)"
             )

@@ -82,7 +82,30 @@ class ClosedChain(Protocol):
         ...
 
 
-class FiLMDenoiser(nn.Module):
+class Levelled(nn.Module):
+    """The tables over t that every denoiser here needs; none of them is part of its checkpoint.
+
+    Attributes:
+        root_alpha: (T+1,) sqrt(alpha_t).
+        k: (T+1,) k_t above; 0 at t = 0.
+    """
+
+    signal: Tensor
+    noise: Tensor
+    root_alpha: list[float]
+    k: list[float]
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        signal, noise = schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt()
+        self.register_buffer("signal", signal, persistent=False)
+        self.register_buffer("noise", noise, persistent=False)
+        root = schedule.alpha.sqrt()
+        self.root_alpha = root.tolist()
+        self.k = [0.0, *((1 - schedule.alpha) / (root * noise))[1:].tolist()]
+
+
+class FiLMDenoiser(Levelled):
     """gamma and eta by one MLP over time and user embedding (Eq. 5-7).
 
     The first layer is linear in [e_t ; e_u], so it is kept as W_t e_t + W_u e_u: the time part is a
@@ -99,15 +122,11 @@ class FiLMDenoiser(nn.Module):
         time_dim: width of the time embedding, even.
     """
 
-    signal: Tensor
-    noise: Tensor
     time_codes: Tensor
     levels: Tensor
-    root_alpha: list[float]
-    k: list[float]
 
     def __init__(self, schedule: Schedule, dim: int, hidden: int = 128, time_dim: int = 64) -> None:
-        super().__init__()
+        super().__init__(schedule)
         self.time = nn.Linear(time_dim, hidden)
         self.user = nn.Linear(dim, hidden, bias=False)
         self.out = nn.Linear(hidden, 2 * dim)
@@ -115,7 +134,6 @@ class FiLMDenoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
         codes = time_embedding(schedule.num_steps, time_dim)
         self.register_buffer("time_codes", codes.float(), persistent=False)
-        _register_levels(self, schedule)
         levels = torch.tensor([self.root_alpha, self.k], dtype=torch.float64)
         self.register_buffer("levels", levels.unsqueeze(-1), persistent=False)
 
@@ -142,7 +160,7 @@ class FiLMDenoiser(nn.Module):
         return m, n
 
 
-class MomentHead(nn.Module):
+class MomentHead(Levelled):
     """One MLP e_u -> (m, log s); gamma and eta follow in closed form (method 3.3).
 
     For x_0 | u ~ N(m, s^2), element by element, the best affine predictor of eps is
@@ -164,18 +182,12 @@ class MomentHead(nn.Module):
         hidden: width of the hidden layer.
     """
 
-    signal: Tensor
-    noise: Tensor
-    root_alpha: list[float]
-    k: list[float]
-
     def __init__(self, schedule: Schedule, dim: int, hidden: int = 128) -> None:
-        super().__init__()
+        super().__init__(schedule)
         self.hidden = nn.Linear(dim, hidden)
         self.out = nn.Linear(hidden, 2 * dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        _register_levels(self, schedule)
 
     def prepare(self, condition: Float[Tensor, "B d"]) -> Prepared:
         """(m, s^2), each (B, d), of the standardised x_0 given the user."""
@@ -233,15 +245,6 @@ def optimal_coefficients(
     """
     gamma = noise / (signal.square() * variance + noise.square())
     return gamma, -gamma * signal * mean
-
-
-def _register_levels(denoiser: "FiLMDenoiser | MomentHead", schedule: Schedule) -> None:
-    signal, noise = schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt()
-    denoiser.register_buffer("signal", signal, persistent=False)
-    denoiser.register_buffer("noise", noise, persistent=False)
-    root = schedule.alpha.sqrt()
-    denoiser.root_alpha = root.tolist()
-    denoiser.k = [0.0, *((1 - schedule.alpha) / (root * noise))[1:].tolist()]
 
 
 def time_embedding(num_steps: int, time_dim: int) -> Float[Tensor, "T1 time_dim"]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -61,22 +61,38 @@ def diffusion_loss(
     Raises:
         ConfigError: unknown `reconstruction`.
     """
-    steps = schedule.num_steps
-    t = torch.randint(1, steps + 1, x_0.shape[:1], generator=generator, device=x_0.device)
-    noise = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
-    levels = (denoiser.signal, denoiser.noise)
-    signal_t, noise_t = (level.to(x_0.dtype)[t].unsqueeze(-1) for level in levels)
-    x_t = signal_t * x_0 + noise_t * noise
+    t, noise, x_t = diffuse(x_0, denoiser.signal, denoiser.noise, generator)
     gamma, eta = denoiser.coefficients(t, denoiser.prepare(condition))
     error = (noise - (gamma * x_t + eta)).square()
     if reconstruction == "one_step":
-        weight = (noise_t / signal_t).square().clamp(max=weight_cap)
+        ratio = denoiser.noise.to(x_0.dtype)[t] / denoiser.signal.to(x_0.dtype)[t]
+        weight = ratio.square().clamp(max=weight_cap).unsqueeze(-1)
         return DiffusionLoss(error.mean(), (weight * error).mean())
     if reconstruction == "chain":
         last = _last(denoiser, schedule, condition)
         return DiffusionLoss(error.mean(), ((x_0 - last.mean).square() + last.variance).mean())
     known = ", ".join(RECONSTRUCTIONS)
     raise ConfigError(f"reconstruction = {reconstruction!r}; known: {known}")
+
+
+def diffuse(
+    x_0: Float[Tensor, "B d"],
+    signal: Float[Tensor, "T1"],
+    noise: Float[Tensor, "T1"],
+    generator: torch.Generator,
+) -> tuple[Int[Tensor, " B"], Float[Tensor, "B d"], Float[Tensor, "B d"]]:
+    """(t, eps, x_t) of Eq. 2 at one uniform t in 1..T per row.
+
+    Args:
+        x_0: (B, d).
+        signal: (T+1,) sqrt(abar_t); cast here.
+        noise: (T+1,) sqrt(1 - abar_t); likewise.
+        generator: draws t, then eps.
+    """
+    t = torch.randint(1, len(signal), x_0.shape[:1], generator=generator, device=x_0.device)
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+    signal_t, noise_t = (level.to(x_0.dtype)[t].unsqueeze(-1) for level in (signal, noise))
+    return t, eps, signal_t * x_0 + noise_t * eps
 
 
 def bpr(positive: Float[Tensor, " B"], negative: Float[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -92,6 +108,15 @@ def augmented_bpr(
 ) -> Float[Tensor, ""]:
     """Eq. 12, -ln sigmoid(s_ui - (s_uj + lambda s_ud)), the mean over rows; `weight` is lambda."""
     return bpr(positive, negative + weight * generated)
+
+
+def weighted_bpr(
+    positive: Float[Tensor, " B"],
+    negatives: Float[Tensor, "B n"],
+    weights: Float[Tensor, "#B n"],
+) -> Float[Tensor, ""]:
+    """The mean over rows and negatives of -w ln sigmoid(s_ui - s_ud) (DMNS)."""
+    return (weights * softplus(negatives - positive.unsqueeze(1))).mean()
 
 
 def _last(denoiser: Denoiser, schedule: Schedule, condition: Float[Tensor, "B d"]) -> Step:

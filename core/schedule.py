@@ -44,12 +44,41 @@ class Schedule:
         return len(self.alpha_bar) - 1
 
     @property
+    def snr(self) -> Float64[Tensor, "T1"]:
+        """(T+1,) abar_t / (1 - abar_t); infinite at t = 0."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @property
+    def posterior_mean(self) -> tuple[Float64[Tensor, "T1"], Float64[Tensor, "T1"]]:
+        """(a, b), (T+1,) each, of E[x_{t-1} | x_t, x_0] = a_t x_0 + b_t x_t; (1, 0) at t = 0, 1."""
+        of_clean, of_state = torch.ones_like(self.alpha), torch.zeros_like(self.alpha)
+        left, before = 1 - self.alpha_bar[1:], self.alpha_bar[:-1]
+        of_clean[1:] = before.sqrt() * (1 - self.alpha[1:]) / left
+        of_state[1:] = self.alpha[1:].sqrt() * (1 - before) / left
+        return of_clean, of_state
+
+    @property
     def ancestral_variance(self) -> Float64[Tensor, "T1"]:
         """(T+1,) sigma_t^2 = (1 - abar_{t-1})/(1 - abar_t) beta_t of ancestral sampling."""
         variance = torch.zeros_like(self.alpha_bar)
         left = 1 - self.alpha_bar
         variance[1:] = left[:-1] / left[1:] * (1 - self.alpha[1:])
         return variance
+
+
+def linear_variance(
+    num_steps: int, first: float = 1e-5, last: float = 2e-3, name: str = "linear_variance"
+) -> Schedule:
+    """1 - abar_t rises linearly from `first` at t = 1 to `last` at t = T (DiffRec, 2023).
+
+    Next to the schedules below it adds hardly any noise: what comes back is near what went in.
+
+    Raises:
+        ConfigError: `num_steps` outside [1, 1000].
+    """
+    _check_steps(num_steps)
+    left = torch.linspace(first, last, num_steps, dtype=torch.float64)
+    return _from_alpha_bar(name, torch.cat([torch.ones(1, dtype=torch.float64), 1 - left]))
 
 
 def make_schedule(name: str, num_steps: int) -> Schedule:
@@ -64,10 +93,17 @@ def make_schedule(name: str, num_steps: int) -> Schedule:
     """
     if name not in SCHEDULES:
         raise ConfigError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+    _check_steps(num_steps)
+    progress = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+    return _from_alpha_bar(name, SCHEDULES[name](progress))
+
+
+def _check_steps(num_steps: int) -> None:
     if not 1 <= num_steps <= FINE_STEPS:
         raise ConfigError(f"num_steps = {num_steps}; it must lie in [1, {FINE_STEPS}]")
-    progress = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
-    alpha_bar = SCHEDULES[name](progress)
+
+
+def _from_alpha_bar(name: str, alpha_bar: Float64[Tensor, "T1"]) -> Schedule:
     alpha = torch.ones_like(alpha_bar)
     alpha[1:] = alpha_bar[1:] / alpha_bar[:-1]
     return Schedule(name, alpha_bar, alpha)

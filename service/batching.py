@@ -1,9 +1,10 @@
 """Which jobs are computed together, and how long one waits for another.
 
-Together are jobs of one version whose laws follow from the same rule, in their fair order, up to a
-number of rows. A matrix product rounds its last bits differently in another batch, so a job whose
-caller named the seed, and so was promised the same answer whatever else is served, is computed
-alone; so is one whose rule draws t* from the job's own generator.
+Together are jobs of one version, with the same inputs and the same rule, in their fair order, up to
+a number of rows; and of the same n, where a row's negatives are generated together. A matrix
+product rounds its last bits differently in another batch, so a job whose caller named the seed, and
+so was promised the same answer whatever else is served, is computed alone; so is one whose rule
+draws t* from the job's own generator.
 """
 
 import time
@@ -23,7 +24,10 @@ def kind(job: Job) -> Hashable | None:
     """Jobs of one kind may share a computation; None is computed alone."""
     if job.params.seed is not None or job.rule.rule == "random":
         return None
-    return id(job.sampler), job.rule, job.inputs.threshold is not None, job.params.has_margin
+    given = (job.inputs.threshold is not None, job.inputs.popularity is not None)
+    asked = (job.rule, job.params.has_margin, job.params.progress)
+    n = job.params.n if job.law is None else None
+    return id(job.sampler), given, tuple(job.inputs.item_features), asked, n
 
 
 class Batcher:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from core.errors import NonFiniteError, OutOfRangeError, TurnpointError
+from core.samplers.base import FEATURES
 from service.codecs import Inputs
 from service.job import Job, Tensors, spans
 from service.staging import Arrival
@@ -21,7 +22,7 @@ class Flight:
         jobs: in order.
         answers: of each, on the host.
         transition: (B,) t* of all rows, on the host.
-        sound: (3, B) bool: score, threshold and law are finite.
+        sound: (4, B) bool: score, threshold, features, and law or negatives are finite.
         arrival: before which nothing on the host may be read.
     """
 
@@ -70,17 +71,13 @@ def _judge(job: Job, answer: Tensors, sound: Tensor) -> None:
 
 
 def _refuse(inputs: Inputs, sound: Tensor) -> NoReturn:
-    """Name what is not sound: a number that was sent, a score, or a law."""
-    score, threshold, law = (None if rows.all() else int((~rows).nonzero()[0]) for rows in sound)
+    """Name what is not sound: a number that was sent, a score, or what came of them."""
+    score, threshold, features, settled = (
+        None if rows.all() else int((~rows).nonzero()[0]) for rows in sound
+    )
     if score is not None:
         for name in ("users", "positives"):
-            values = getattr(inputs, name)[score]
-            bad = (~values.isfinite()).nonzero()
-            if len(bad):
-                raise NonFiniteError(
-                    f"{name} row {score} holds {float(values[bad[0]])} in column {int(bad[0])}; "
-                    "every number must be finite"
-                )
+            _refuse_row(name, score, getattr(inputs, name)[score])
         raise NonFiniteError(
             f"users and positives row {score} are finite, but their score overflows float32; "
             "embeddings must be of the magnitude that the model was trained on"
@@ -90,7 +87,24 @@ def _refuse(inputs: Inputs, sound: Tensor) -> NoReturn:
             f"threshold row {threshold} holds {float(inputs.threshold[threshold])}; "
             "every threshold must be finite"
         )
+    if features is not None:
+        for name, table in inputs.item_features.items():
+            _refuse_row(FEATURES + name, features, table[features])
+        raise NonFiniteError(
+            f"item_features row {features} is finite, but overflows float32 in its sum; "
+            "features must be of the magnitude that the model was trained on"
+        )
     raise NonFiniteError(
-        f"users row {law} is finite, but its law overflows float32; "
+        f"users row {settled} is finite, but its law overflows float32; "
         "embeddings must be of the magnitude that the model was trained on"
     )
+
+
+def _refuse_row(name: str, row: int, values: Tensor) -> None:
+    """Raises NonFiniteError where a row that was sent holds what is not finite."""
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        raise NonFiniteError(
+            f"{name} row {row} holds {float(values[bad[0]])} in column {int(bad[0])}; "
+            "every number must be finite"
+        )

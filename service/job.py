@@ -32,7 +32,7 @@ class Job:
         caller: whose share of the service it counts against.
         deadline: on `time.monotonic`'s clock; past it the job is dropped.
         observe: called in the model thread with t*, (B,) on the host.
-        law: answers for the law, e.g. from a cache; default: the sampler.
+        law: answers for the law, from the sampler or a cache; None: the sampler generates.
     """
 
     sampler: NegativeSampler

@@ -20,6 +20,7 @@ from service.engine import Engine
 from service.job import Job, Result
 from service.limits import declared_length, read_body
 from service.metrics import Metrics
+from service.offer import Offer
 from service.params import Params
 from service.rate import RateLimit
 from service.registry import LoadedModel, Models
@@ -152,21 +153,23 @@ def _job(
     deadline: float | None,
 ) -> Job:
     """Everything about a request, resolved and checked."""
-    limits, sampler = service.settings.server, model.sampler
-    inputs = codecs.checked(arrays, sampler.dim, sampler.inputs, limits.max_rows)
+    limits, sampler, offer = service.settings.server, model.sampler, model.offer
+    inputs = codecs.checked(arrays, offer, limits.max_rows)
+    rule = offer.rule(asked, has_threshold=inputs.threshold is not None)
     wanted = codecs.wanted(asked.returns, out, asked.dtype)
-    answer_size = _answer_size(inputs, asked, sampler.dim, wanted, out)
+    answer_size = _answer_size(inputs, asked, offer, wanted, out)
     if answer_size > limits.max_response_bytes:
+        or_the_law = ", or for returns=distribution and draw from it" if offer.law else ""
         raise TooLargeError(
             f"the answer to {inputs.rows} rows with n = {asked.n} would have about {answer_size} "
-            f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n, or "
-            "for returns=distribution and draw from it"
+            f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n"
+            f"{or_the_law}"
         )
     return Job(
         sampler=sampler,
         inputs=inputs,
         params=asked,
-        rule=asked.rule(sampler.transition, has_threshold=inputs.threshold is not None),
+        rule=rule,
         seed=params.fresh_seed() if asked.seed is None else asked.seed,
         wanted=wanted,
         size=body_size + answer_size,
@@ -179,12 +182,15 @@ def _job(
     )
 
 
-def _answer_size(inputs: Inputs, asked: Params, dim: int, wanted: tuple[str, ...], out: str) -> int:
+def _answer_size(
+    inputs: Inputs, asked: Params, offer: Offer, wanted: tuple[str, ...], out: str
+) -> int:
     """Bytes of the answer's numbers, about."""
+    weights = 0 if offer.law else 1  # of each negative, where they may differ
     per_row = {
-        "negatives": asked.n * dim,
+        "negatives": asked.n * (offer.dim + weights),
         "transition": 2,  # int64 has the size of two floats
-        "distribution": 2 * dim,
+        "distribution": 2 * offer.dim,
         "scores": asked.n,
     }
     numbers = inputs.rows * sum(per_row[name] for name in set(wanted))

@@ -19,6 +19,7 @@ API_VERSION = "1"  # of the contract, not of the package
 EXAMPLE_DIM = 4  # before anything is published
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 MATRIX = {"type": "array", "items": NUMBERS, "description": "[B, d]"}
+WHOLES = {"type": "array", "items": {"type": "integer"}}
 ENCODED = {
     "type": "object",
     "description": "the same in base64, little-endian, C order",
@@ -149,6 +150,16 @@ def _request_body(dim: int) -> dict[str, Any]:
             "anyOf": [NUMBERS, ENCODED],
             "description": "[B] mu-, in units of score; rules theorem and exact",
         },
+        "item_features": {
+            "type": "object",
+            "additionalProperties": {"anyOf": [MATRIX, ENCODED]},
+            "description": "[B, f] of the positives by modality, for a model whose inputs name "
+            "them; a missing one counts as unknown",
+        },
+        "popularity": {
+            "anyOf": [WHOLES, ENCODED],
+            "description": "[B] strata of popularity, 0 the least, for a model that takes them",
+        },
         "user_ids": {
             "type": "array",
             "items": {"type": ["string", "integer"]},
@@ -172,7 +183,7 @@ def _request_body(dim: int) -> dict[str, Any]:
                 "schema": {
                     **BINARY,
                     "description": "users, positives F32/F16/BF16 [B, d]; threshold [B]; "
-                    "user_ids I64 [B]",
+                    "item_features.NAME [B, f]; popularity, user_ids I64 [B]",
                 }
             },
         },
@@ -182,6 +193,10 @@ def _request_body(dim: int) -> dict[str, Any]:
 def _response() -> dict[str, Any]:
     tensors = {
         "negatives": {"type": "array", "items": MATRIX, "description": "[B, n, d]"},
+        "weights": {
+            **MATRIX,
+            "description": "[B, n], with the negatives of methods that weigh them",
+        },
         "transition": {"type": "array", "items": {"type": "integer"}, "description": "[B] t*"},
         "mean": MATRIX,
         "std": MATRIX,

@@ -16,11 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.errors import MalformedError, OutOfRangeError
+from core.samplers.base import FEATURES
 from core.transition import NEEDS_THRESHOLD, RULES, Transition
 
-TENSORS = ("users", "positives", "threshold", "user_ids")
+TENSORS = ("users", "positives", "threshold", "popularity", "user_ids")
+FEATURES_FIELD = FEATURES.removesuffix(".")  # of a JSON body, an object of arrays
 RETURNS = ("negatives", "transition", "distribution", "scores")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+RULE = ("transition", "omega", "k", "hardness", "relative_margin", "absolute_margin")
 RANDOM_SEEDS = 2**53  # what a JSON number holds exactly
 _INTEGER = re.compile(r"[-+]?[0-9]{1,20}")
 _NUMBER = re.compile(
@@ -54,6 +57,9 @@ SPECS = {
     "absolute_margin": Spec(
         "number", "mu- = p_s - absolute_margin, in units of score; rules theorem and exact", low=0
     ),
+    "progress": Spec(
+        "number", "how far training is; methods that schedule their difficulty", low=0, high=1
+    ),
     "returns": Spec(
         "string",
         "what to answer with; default negatives and transition, or negatives as octet-stream",
@@ -83,6 +89,7 @@ class Params:
     hardness: float | None = None
     relative_margin: float | None = None
     absolute_margin: float | None = None
+    progress: float | None = None
     returns: tuple[str, ...] | None = None
     seed: int | None = None
     model: str | None = None
@@ -195,7 +202,7 @@ def combine(query: Mapping[str, Any], body: Mapping[str, Any], max_n: int) -> Pa
 
 def _spec(name: str, what: str) -> Spec:
     if name not in SPECS:
-        tensors = ", ".join(TENSORS)
+        tensors = ", ".join((*TENSORS, FEATURES_FIELD))
         raise OutOfRangeError(
             f"unknown {what} {name[:64]!r}; known: {', '.join(SPECS)}; in the body: {tensors}"
         )

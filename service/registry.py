@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +34,7 @@ from core.errors import (
 from core.registry import Registry
 from core.samplers import NegativeSampler
 from service.metrics import Metrics
+from service.offer import Offer
 from service.settings import RegistrySettings, masked
 
 R = TypeVar("R")
@@ -48,6 +50,11 @@ class LoadedModel:
     sampler: NegativeSampler
     manifest: Manifest
     loaded_at: float = field(default_factory=time.time)
+
+    @cached_property
+    def offer(self) -> Offer:
+        """What it takes and gives."""
+        return Offer.of(self.sampler)
 
     @property
     def method(self) -> str:
@@ -220,7 +227,10 @@ class Models:
             "num_steps": manifest.num_steps,
             "denoiser": manifest.denoiser,
             "transition": dict(manifest.transition),
-            "inputs": list(live.sampler.inputs),
+            "inputs": list(live.offer.inputs),
+            "features": dict(live.offer.features),
+            "strata": live.offer.strata,
+            "returns": list(live.offer.returns),
             "age_seconds": live.age_seconds,
             "metrics": dict(manifest.metrics),
             "versions": versions,

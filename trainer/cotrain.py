@@ -1,8 +1,8 @@
 """ADAR's Algorithm 1: one loop that trains the encoder and its diffusion model side by side.
 
-For every mini-batch: one step of the diffusion model on detached embeddings (lines 6-10), negatives
-generated at the transition point (11-16), one step of the encoder on Eq. 12 (17-19). Without a
-sampler it is plain BPR training.
+For every mini-batch: a step of the diffusion model on detached embeddings (lines 6-10), negatives
+generated (11-16), one step of the encoder on a loss with them (17-19). What stands in these places
+is the method's, see `trainer.methods`; without one it is plain BPR training.
 """
 
 import time
@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from core.losses import augmented_bpr, bpr
-from core.samplers import ADAR, Query
-from trainer.batches import make_batches
-from trainer.config import NO_METHOD, TrainConfig
+from trainer.batches import Batch, make_batches
+from trainer.config import TrainConfig
 from trainer.data import Interactions
-from trainer.distributed import average_gradients, from_main, gathered, total
-from trainer.encoders import Encoder, HasAuxiliary
+from trainer.distributed import average_gradients, from_main, total
+from trainer.encoders import Encoded, Encoder, HasAuxiliary
 from trainer.evaluate import evaluate
+from trainer.methods import Rows, make_method, make_sampler
 from trainer.run import Diffusion, Run
 from trainer.sampling import NegativePicker
 from trainer.shards import divided
@@ -37,6 +36,7 @@ class Tick:
         pairs: in this step, B.
         losses: by part, scalars.
         transition: (B,) t*, where negatives were generated.
+        learnt: what the step learnt from.
     """
 
     epoch: int
@@ -45,6 +45,25 @@ class Tick:
     pairs: int
     losses: dict[str, Tensor]
     transition: Tensor | None = None
+    learnt: "Learnt | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """A step's rows, before the encoder moved.
+
+    Attributes:
+        batch: users and positives.
+        encoded: their embeddings.
+        negatives: int64 (B,), the sampled items, see `trainer.sampling.Negatives`.
+        scores: float (B,) without gradient, of the `positive` and the `negative`, and of the
+            `generated` negative where there is one.
+    """
+
+    batch: Batch
+    encoded: Encoded
+    negatives: Tensor
+    scores: dict[str, Tensor]
 
 
 @dataclass
@@ -96,33 +115,35 @@ def cotrain(
         `run`; `run.restore_best()` puts the best epoch's weights in place.
     """
     watcher = watcher or Watcher()
-    encoder, diffusion = run.encoder, run.diffusion
+    encoder = run.encoder
+    method = make_method(run.diffusion, interactions, config)
     batches = make_batches(encoder, interactions, config.batch_size, config.device)
     batches = divided(batches, run)
     while run.epoch < config.epochs and run.evaluations_since_best < config.patience:
         # ---- one epoch of Algorithm 1 -------------------------------------------------------
         begin = time.perf_counter()
         encoder.train()
+        method.begin(run.epoch)
+        told: dict[str, Tensor] = {}
         histogram = torch.zeros(config.num_steps + 1, dtype=torch.int64, device=config.device)
         for step, batch in enumerate(batches.epoch(run.generator)):
             encoded = encoder.encode(batch.contexts)
             e_u, e_i = encoded.users, encoded.items(batch.items)
             e_j, negatives = picker.pick(batch, encoded, run.generator)
             s_ui, s_uj = (e_u * e_i).sum(-1), (e_u * e_j).sum(-1)
-            losses: dict[str, Tensor] = {}
-            t_star = None
+            rows = Rows(batch, encoded, e_u, e_i, e_j, s_ui, s_uj)
+            scores = {"positive": s_ui.detach(), "negative": s_uj.detach()}
 
-            if diffusion is None:
-                loss = bpr(s_ui, s_uj)
-            else:
-                # ---- the diffusion's step, then generation at the transition point ----------
-                losses["diffusion"] = _diffusion_step(diffusion, e_u, e_i, e_j, batch.weight)
-                query = Query(e_u.detach(), e_i.detach(), config.transition, s_uj.detach())
-                law = diffusion.sampler.law(query, diffusion.generator)
-                e_d = law.draw(1, diffusion.generator).squeeze(1)
-                t_star = law.transition
+            # ---- the method's own step, then the loss with what it generates ------------------
+            losses = dict(method.learn(rows))
+            ranked = method.loss(rows)
+            loss, t_star = ranked.loss, ranked.transition
+            if t_star is not None:
                 histogram += t_star.bincount(minlength=len(histogram))
-                loss = augmented_bpr(s_ui, s_uj, (e_u * e_d).sum(-1), config.weight)
+            if ranked.generated is not None:
+                scores["generated"] = ranked.generated.detach()
+            for name, value in ranked.told.items():
+                told[name] = told.get(name, 0) + value / len(batches)
 
             # ---- the encoder's step -----------------------------------------------------------
             losses["encoder"] = loss.detach()
@@ -135,7 +156,10 @@ def cotrain(
             ((loss + config.l2 * penalty) * batch.weight).backward()
             average_gradients(encoder.parameters())
             run.optimizer.step()
-            watcher.on_step(Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star))
+            learnt = Learnt(batch, encoded, negatives, scores)
+            watcher.on_step(
+                Tick(run.epoch, step, len(batches), len(batch.items), losses, t_star, learnt)
+            )
         seconds = time.perf_counter() - begin
 
         # ---- choose by validation -------------------------------------------------------------
@@ -145,17 +169,21 @@ def cotrain(
         if run.epoch % config.eval_every == 0 or run.epoch == config.epochs:
             encoder.eval()
             metrics = from_main(lambda: evaluate(*encoder.tables("valid"), interactions, "valid"))
-            run.note(metrics, metrics[config.metric], total(histogram).tolist())
+            about = {name: float(value) for name, value in told.items()}
+            run.note({**metrics, **about}, metrics[config.metric], total(histogram).tolist())
         watcher.on_epoch(run, seconds, metrics)
     return run
 
 
-def new_run(encoder: Encoder, config: TrainConfig) -> Run:
-    """A run at epoch 0: models, optimisers, and the generators of its randomness."""
+def new_run(encoder: Encoder, config: TrainConfig, interactions: Interactions | None = None) -> Run:
+    """A run at epoch 0: models, optimisers, and the generators of its randomness.
+
+    `interactions` are needed by a method that is conditioned on their item features.
+    """
     torch.manual_seed(config.seed)  # the sampler's first weights
-    diffusion = None
-    if config.method != NO_METHOD:
-        sampler = ADAR(config.sampler()).to(config.device)
+    diffusion, sampler = None, make_sampler(config, interactions)
+    if sampler is not None:
+        sampler = sampler.to(config.device)
         optimizer = Adam(sampler.parameters(), lr=config.diffusion_learning_rate, fused=True)
         noise = torch.Generator(config.device).manual_seed(config.seed)
         diffusion = Diffusion(sampler, optimizer, noise)
@@ -167,14 +195,3 @@ def new_run(encoder: Encoder, config: TrainConfig) -> Run:
         diffusion=diffusion,
         generator=torch.Generator(config.device).manual_seed(config.seed),
     )
-
-
-def _diffusion_step(
-    diffusion: Diffusion, e_u: Tensor, e_i: Tensor, e_j: Tensor, weight: float
-) -> Tensor:
-    diffusion.sampler.observe(*gathered(e_u, e_i, e_j))
-    loss = diffusion.loss(e_u.detach(), e_i.detach(), diffusion.generator).total
-    diffusion.optimizer.zero_grad()
-    (loss * weight).backward()
-    diffusion.optimizer.step()
-    return loss.detach()

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from core.errors import ConfigError, DataError
 from trainer import synthetic
+from trainer.features import read_features
 from trainer.lines import Pairs
 from trainer.readers import read_pairs
-from trainer.split import SPLITS, split_off_last, split_off_test, split_off_valid
+from trainer.split import SPLITS, split_up
 
 HELD_OUT = re.compile(r"(?:.*\.)?((?:valid|test)[^.]*)")  # of a file name without its suffix
 TRAIN = re.compile(r"(?:.*\.)?train")
@@ -32,9 +33,11 @@ class Interactions:
         user_labels: str [U], the file's own id of each user.
         item_labels: str [I], the file's own id of each item.
         extra_tests: further held-out files of a directory, by name; not in train or valid.
+        features: float32 [I, f] per modality, by name; f is each modality's own.
 
     Raises:
-        DataError: pairs that do not ascend by user, or an id out of range.
+        DataError: pairs that do not ascend by user, an id out of range, or features that do not
+            have a row for each item.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Interactions:
     user_labels: Shaped[np.ndarray, "U"]
     item_labels: Shaped[np.ndarray, "I"]
     extra_tests: dict[str, Int64[np.ndarray, "_ 2"]] = field(default_factory=dict)
+    features: dict[str, Float32[np.ndarray, "_ _"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         splits = {"train": self.train, "valid": self.valid, "test": self.test, **self.extra_tests}
@@ -59,18 +63,44 @@ class Interactions:
                     f"{self.name}, {name}: users must be in [0, {self.num_users}) and items in "
                     f"[0, {self.num_items})"
                 )
+        for name, table in self.features.items():
+            if len(table) != self.num_items:
+                raise DataError(
+                    f"{self.name}, {name}: {len(table)} rows of features do not fit "
+                    f"{self.num_items} items; give each item a row"
+                )
+
+    @property
+    def popularity(self) -> Int64[np.ndarray, "I"]:
+        """int64 [I], how many train pairs each item is in."""
+        return np.bincount(self.train[:, 1], minlength=self.num_items)
+
+    def known_features(self, wanted_by: str) -> dict[str, Float32[np.ndarray, "_ _"]]:
+        """`features`, for what cannot do without.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if not self.features:
+            raise ConfigError(
+                f"{wanted_by} needs features of items, and {self.name} has none: give a directory "
+                "with a NumPy file [items, f] for each modality beside its interactions"
+            )
+        return self.features
 
     def describe(self) -> str:
-        """One line for people: sizes, density, and the share of the most popular tenth of items."""
+        """One line for people: sizes, density, the share of the most popular tenth, features."""
         sizes = [len(pairs) for pairs in (self.train, self.valid, self.test)]
         pairs = np.concatenate([self.train, self.valid, self.test])
         popularity = np.sort(np.bincount(pairs[:, 1], minlength=self.num_items))[::-1]
         head = popularity[: max(1, self.num_items // 10)].sum() / len(pairs)
+        known = ", ".join(f"{name} ({table.shape[1]})" for name, table in self.features.items())
         return (
             f"{self.name}: {self.num_users:,} users, {self.num_items:,} items, "
             f"{len(pairs):,} interactions ({sizes[0]:,} train, {sizes[1]:,} valid, "
             f"{sizes[2]:,} test), density {len(pairs) / self.num_users / self.num_items:.3%}, "
             f"the most popular tenth of items has {head:.0%}"
+            + (f"; features of items: {known}" if known else "")
         )
 
 
@@ -86,7 +116,8 @@ def load(
 
     A single file is split per user: at random, or with `leave-one-out` the last pair of a user of 3
     or more is test and the one before it validation. A directory has `train`, `test*` and perhaps
-    `valid*` files; of several the first by name counts, and the others are `extra_tests`.
+    `valid*` files; of several the first by name counts, and the others are `extra_tests`. Its other
+    `.npy` files are `features`; see `features.read_features`.
     Without a validation file, validation pairs come out of train. A pair met twice counts once:
     the first time in a file; in train before valid before test.
 
@@ -128,13 +159,15 @@ def load(
     }
     rng = np.random.default_rng(seed)
     fractions = (test_fraction, valid_fraction) if split == "random" else None
-    splits = _splits(arrays, len(item_ids), fractions, rng)
+    splits = split_up(arrays, len(item_ids), fractions, rng)
     test = next(part for part in splits if part.startswith("test"))
-    if not len(splits[test]):
-        raise DataError(
-            f"{name}: nothing to test on; users need at least 3 interactions, and test pairs must "
-            "not be in train"
-        )
+    for part, pairs in splits.items():
+        if part not in {"train", "valid"} and not len(pairs):
+            raise DataError(
+                f"{name}, {part}: nothing to test on; users need at least 3 interactions, and test "
+                "pairs must not be in train"
+            )
+    item_labels = np.array(list(item_ids))
     return Interactions(
         name=name,
         num_users=len(user_ids),
@@ -143,14 +176,25 @@ def load(
         valid=splits.pop("valid"),
         test=splits.pop(test),
         user_labels=np.array(list(user_ids)),
-        item_labels=np.array(list(item_ids)),
+        item_labels=item_labels,
         extra_tests=splits,
+        features=_features(path, seed, item_labels),
     )
 
 
 def _generated(seed: int) -> Pairs:
     users, items = synthetic.generate(seed=seed).T.astype(str).tolist()
     return users, items
+
+
+def _features(path: Path | None, seed: int, item_labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What a directory or the generated data tell of items; a single file tells nothing."""
+    if path is None:
+        tables = synthetic.features(seed=seed)
+        return {name: table[item_labels.astype(np.int64)] for name, table in tables.items()}
+    if not path.is_dir():
+        return {}
+    return read_features(sorted(set(path.glob("*.npy")) - set(_files(path).values())), item_labels)
 
 
 def _files(directory: Path) -> dict[str, Path]:
@@ -171,37 +215,6 @@ def _files(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _splits(
-    parts: dict[str, np.ndarray],
-    num_items: int,
-    fractions: tuple[float, float] | None,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Drops what is doubled and splits what is not yet split; `train` and `valid` come first.
-
-    `fractions` are those of a random split into test and valid; None leaves one out.
-    """
-    nothing = np.empty((0, 2), dtype=np.int64)
-    if "all" in parts:
-        pairs = _fresh(parts["all"], nothing, num_items)
-        train, test = (
-            split_off_test(pairs, fractions[0], rng) if fractions else split_off_last(pairs, 3)
-        )
-        parts = {"train": train, "test": test}
-    train = _fresh(parts["train"], nothing, num_items)
-    held_out = {part: pairs for part, pairs in parts.items() if part != "train"}
-    given = next((part for part in held_out if part.startswith("valid")), None)
-    if given is None:
-        train, valid = (
-            split_off_valid(train, fractions[1], rng) if fractions else split_off_last(train, 2)
-        )
-    else:
-        valid = _fresh(held_out.pop(given), train, num_items)
-    seen = np.concatenate([train, valid])
-    held_out = {part: _fresh(pairs, seen, num_items) for part, pairs in held_out.items()}
-    return {"train": train, "valid": valid, **held_out}
-
-
 def _number(columns: Iterable[list[str]]) -> dict[str, int]:
     """Contiguous ids in the labels' own order."""
     labels = {label for column in columns for label in column}
@@ -210,11 +223,3 @@ def _number(columns: Iterable[list[str]]) -> dict[str, int]:
     else:
         ordered = sorted(labels)
     return {label: number for number, label in enumerate(ordered)}
-
-
-def _fresh(pairs: np.ndarray, seen: np.ndarray, num_items: int) -> np.ndarray:
-    """The pairs that are not in `seen`, each once, by user, in the given order within a user."""
-    keys = pairs[:, 0] * num_items + pairs[:, 1]
-    first = np.sort(np.unique(keys, return_index=True)[1])
-    first = first[~np.isin(keys[first], seen[:, 0] * num_items + seen[:, 1])]
-    return pairs[first[np.argsort(pairs[first, 0], kind="stable")]]

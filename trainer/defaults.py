@@ -1,9 +1,10 @@
-"""What each encoder is trained with unless told otherwise; chosen on validation, see docs."""
+"""What each encoder and method is trained with unless told otherwise; see docs."""
 
 from typing import Any
 
 from core.errors import ConfigError
-from trainer.config import TrainConfig
+from core.transition import Transition
+from trainer.config import NO_METHOD, TrainConfig
 from trainer.encoders.external import PREFIX
 
 _SEQUENCES: dict[str, Any] = {
@@ -18,14 +19,29 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mf": {"l2": 3e-2},
     "lightgcn": {},
     "ngcf": {"dropout": 0.1},
+    "vbpr": {"learning_rate": 1e-3},
+    "mmlightgcn": {},
     "gru4rec": {**_SEQUENCES, "dropout": 0.3},
     "sasrec": _SEQUENCES,
     "cl4srec": _SEQUENCES,
 }
 
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cnsdiff": {"num_steps": 20},
+    "catalogue": {"candidates": 32, "transition": Transition("random")},
+}
+
+
+def rule_for(method: str) -> str:
+    """The rule for t* that a method is trained with unless told otherwise."""
+    rule: Transition = METHOD_DEFAULTS.get(method, {}).get("transition", Transition())
+    return rule.rule
+
 
 def config_for(encoder: str, **given: Any) -> TrainConfig:
-    """The configuration of a run: what is given, then the encoder's defaults, then the common ones.
+    """The configuration of a run: what is given, then the method's and the encoder's defaults.
+
+    The common ones come last.
 
     Args:
         encoder: a name in `trainer.encoders.ENCODERS`, or `external:module:factory`, which has
@@ -38,4 +54,5 @@ def config_for(encoder: str, **given: Any) -> TrainConfig:
     if encoder not in DEFAULTS and not encoder.startswith(PREFIX):
         raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
-    return TrainConfig(encoder=encoder, **{**DEFAULTS.get(encoder, {}), **chosen})
+    own = METHOD_DEFAULTS.get(given.get("method", NO_METHOD), {})
+    return TrainConfig(encoder=encoder, **{**DEFAULTS.get(encoder, {}), **own, **chosen})

@@ -21,8 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core.errors import ConfigError
-from core.losses import DiffusionLoss
-from core.samplers import NegativeSampler
+from core.samplers import Sampler
 
 
 @contextmanager
@@ -114,7 +113,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         one.grad = piece.view_as(one)
 
 
-def parallel_loss(sampler: NegativeSampler) -> Callable[..., DiffusionLoss]:
+def parallel_loss(sampler: Sampler) -> Callable[..., Any]:
     """`sampler.loss`, whose backward pass leaves the mean of all workers' gradients.
 
     Everybody begins with the main worker's weights and scales.
@@ -141,11 +140,11 @@ def from_main(call: Callable[[], Any]) -> Any:
 class _Loss(nn.Module):
     """A sampler's objective as what DistributedDataParallel takes: a module that is called."""
 
-    def __init__(self, sampler: NegativeSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         super().__init__()
         self.sampler = sampler
 
-    def forward(self, *args: Any, **more: Any) -> DiffusionLoss:
+    def forward(self, *args: Any, **more: Any) -> Any:
         return self.sampler.loss(*args, **more)
 
 

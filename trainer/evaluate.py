@@ -1,8 +1,10 @@
 """Full-ranking evaluation: Recall and NDCG over every item the user has not taken yet."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from core.errors import ConfigError
@@ -11,7 +13,23 @@ from trainer.data import Interactions
 CELLS = 1 << 23  # scores held at once, 32 MiB
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class PerUser:
+    """Metrics before they are averaged.
+
+    Attributes:
+        users: int64 [V], those with something held out, ascending.
+        metrics: "recall@k" and "ndcg@k" for each k, float64 [V], fractions in [0, 1].
+    """
+
+    users: Int64[np.ndarray, "V"]
+    metrics: dict[str, Float64[np.ndarray, "V"]]
+
+    def mean(self) -> dict[str, float]:
+        """Over users."""
+        return {name: float(values.mean()) for name, values in self.metrics.items()}
+
+
 def evaluate(
     users_table: Float[Tensor, "U d"],
     items_table: Float[Tensor, "I d"],
@@ -19,13 +37,25 @@ def evaluate(
     split: str,
     ks: tuple[int, ...] = (10, 20),
 ) -> dict[str, float]:
-    """Recall@k and NDCG@k by the inner product of the tables, averaged over users.
+    """What `evaluate_users` finds, averaged over users."""
+    return evaluate_users(users_table, items_table, interactions, split, ks).mean()
+
+
+@torch.no_grad()
+def evaluate_users(
+    users_table: Float[Tensor, "U d"],
+    items_table: Float[Tensor, "I d"],
+    interactions: Interactions,
+    split: str,
+    ks: tuple[int, ...] = (10, 20),
+) -> PerUser:
+    """Recall@k and NDCG@k of each user, by the inner product of the tables.
 
     A held-out item's rank is 1 + the number of other items, train items left out, that score at
     least as high: ties count against the model. On any split but "valid", validation items are
     left out as well. Scores are float32; NaN and -inf rank last and are never a hit. NDCG is
     relative to the best that min(k, number held out) hits could reach. Users with nothing held out
-    are not averaged.
+    have no metrics.
 
     Args:
         users_table: float [U, d].
@@ -33,9 +63,6 @@ def evaluate(
         interactions: the data set; U and I are its own.
         split: "valid", "test", or the name of one of its extra tests.
         ks: cut-offs >= 1.
-
-    Returns:
-        "recall@k" and "ndcg@k" for each k, fractions in [0, 1].
 
     Raises:
         ConfigError: there is no such split, it is empty, a cut-off is below 1, or the tables do not
@@ -63,15 +90,15 @@ def evaluate(
     row = np.repeat(np.arange(len(users)), sizes)
     rank = torch.cat(ranks).cpu().numpy()
     gain = 1.0 / np.log2(np.arange(1, max(ks) + 1) + 1.0)
-    result: dict[str, float] = {}
+    metrics: dict[str, np.ndarray] = {}
     for k in ks:
         hit = rank <= k
         hits = np.bincount(row[hit], minlength=len(users))
         dcg = np.bincount(row[hit], weights=gain[rank[hit] - 1], minlength=len(users))
         ideal = np.cumsum(gain)[np.minimum(sizes, k) - 1]
-        result[f"recall@{k}"] = float(np.mean(hits / sizes))
-        result[f"ndcg@{k}"] = float(np.mean(dcg / ideal))
-    return result
+        metrics[f"recall@{k}"] = hits / sizes
+        metrics[f"ndcg@{k}"] = dcg / ideal
+    return PerUser(users, metrics)
 
 
 def _ranks(

@@ -1,8 +1,10 @@
-"""What every reader of lines needs: the lines, the test for whole numbers, the refusal."""
+"""What readers share: lines and arrays of a file, the test for whole numbers, the refusal."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Never
+
+import numpy as np
 
 from core.errors import DataError
 
@@ -30,6 +32,21 @@ def lines_of(path: Path) -> Iterator[str]:
             except UnicodeDecodeError:
                 refuse(path, number, raw.decode("utf-8", "backslashreplace"), "UTF-8 text")
             yield text.rstrip("\r\n")
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array of a NumPy file.
+
+    Raises:
+        DataError: the file is none, or an archive of several.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a NumPy array file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: expected one array, found an archive of several")
+    return array
 
 
 def all_whole(labels: Sequence[str]) -> bool:

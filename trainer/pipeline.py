@@ -1,4 +1,7 @@
-"""A training run from data to report: read, train, choose, judge once, publish."""
+"""A training run from data to report: train and choose, publish, judge once.
+
+`fit` never looks at the test split: given data whose test is empty, it does the same.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +13,7 @@ import torch
 from core.errors import CheckpointError, ConfigError
 from core.registry import Registry
 from core.stores import LocalStore
-from trainer.config import NO_METHOD, TrainConfig
+from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.distributed import is_main
@@ -34,14 +37,17 @@ class Outputs:
         publish_every: epochs between publications during training; 0 publishes at the end only.
             One that fails is told to the watcher and training goes on; the last one must succeed.
         state: the folder that keeps the training state, from which a killed run goes on.
+        state_every: epochs between its savings; what came after the last is learnt again.
         embeddings: a safetensors file of the final `users` [U, d] (as for test) and `items` [I, d],
-            float32, and the pairs (user, item) of `train`, `valid` and `test`, int64 [N, 2].
+            float32, and the pairs (user, item) of `train`, `valid`, `test` and further test sets,
+            int64 [N, 2].
     """
 
     registry: str | None = None
     model: str = "default"
     publish_every: int = 0
     state: Path | None = None
+    state_every: int = 1
     embeddings: Path | None = None
 
 
@@ -53,13 +59,28 @@ class Result:
     run: Run = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A trained run that nothing has judged yet.
+
+    Attributes:
+        run: with the best epoch's weights in place.
+        valid: that epoch's validation metrics.
+        published: versions, in order.
+    """
+
+    run: Run = field(repr=False)
+    valid: dict[str, float]
+    published: list[str]
+
+
 def train(
     interactions: Interactions,
     config: TrainConfig,
     outputs: Outputs,
     watcher: Watcher | None = None,
 ) -> Result:
-    """Co-train on the data and leave what `outputs` names.
+    """Co-train on the data, judge the result on its test split, and leave what `outputs` names.
 
     Of several workers (`trainer.distributed`) all take the training state up, and the main one
     alone leaves anything.
@@ -69,8 +90,45 @@ def train(
         CheckpointError: the trained sampler would be refused by a service.
         OSError: the registry cannot be written at the end.
     """
-    if outputs.registry is not None and config.method == NO_METHOD:
-        raise ConfigError("--registry has nothing to publish with --method none; choose a method")
+    fitted = fit(interactions, config, outputs, watcher)
+    run = fitted.run
+    users, items = run.encoder.tables("test")
+    test = evaluate(users, items, interactions, "test")
+    extra_tests = {
+        name: evaluate(users, items, interactions, name) for name in interactions.extra_tests
+    }
+    if outputs.embeddings is not None and is_main():
+        path = outputs.embeddings.expanduser().absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = {"users": users, "items": items}
+        tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
+        tables |= {k: torch.from_numpy(pairs) for k, pairs in interactions.extra_tests.items()}
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
+        LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
+    data = interactions.describe()
+    report = make_report(run, config, data, fitted.valid, test, extra_tests, fitted.published)
+    return Result(report, run)
+
+
+def fit(
+    interactions: Interactions,
+    config: TrainConfig,
+    outputs: Outputs,
+    watcher: Watcher | None = None,
+) -> Fitted:
+    """Co-train, choose the epoch by validation and publish; of `outputs` all but `embeddings`.
+
+    The watcher is told of an epoch before the state is saved: what it keeps of an epoch is there
+    whenever the state has the epoch.
+
+    Raises:
+        as `train`.
+    """
+    if outputs.registry is not None and config.method in (NO_METHOD, CATALOGUE):
+        raise ConfigError(
+            f"--registry has nothing to publish with --method {config.method}; choose a method "
+            "that trains a model"
+        )
     watcher = watcher or Watcher()
     encoder = make(
         config.encoder,
@@ -80,7 +138,7 @@ def train(
         dropout=config.dropout,
         max_length=config.max_length,
     )
-    run = new_run(encoder, config)
+    run = new_run(encoder, config, interactions)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
     if not is_main():
@@ -101,11 +159,11 @@ def train(
         return None
 
     def on_epoch(run: Run, seconds: float, metrics: dict[str, float] | None) -> None:
-        if outputs.state is not None:
+        watcher.on_epoch(run, seconds, metrics)
+        if outputs.state is not None and run.epoch % outputs.state_every == 0:
             run.save(outputs.state, config.as_dict())
         if outputs.publish_every and run.epoch % outputs.publish_every == 0:
             offer(metrics or {})
-        watcher.on_epoch(run, seconds, metrics)
 
     picker = make_picker(
         config.negatives,
@@ -121,16 +179,6 @@ def train(
     run.restore_best()
     run.encoder.eval()
     valid = evaluate(*run.encoder.tables("valid"), interactions, "valid")
-    users, items = run.encoder.tables("test")
-    test = evaluate(users, items, interactions, "test")
     if (failure := offer(valid)) is not None:
         raise failure
-    if outputs.embeddings is not None:
-        path = outputs.embeddings.expanduser().absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tables = {"users": users, "items": items}
-        tables |= {name: torch.from_numpy(getattr(interactions, name)) for name in SPLITS}
-        whole = {name: tensor.cpu().contiguous() for name, tensor in tables.items()}
-        LocalStore(path.parent).replace(path.name, safetensors.torch.save(whole))
-    report = make_report(run, config, interactions.describe(), valid, test, published)
-    return Result(report, run)
+    return Fitted(run, valid, published)

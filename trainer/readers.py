@@ -13,10 +13,8 @@ cannot be read, is refused with its number and its text.
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from core.errors import DataError
-from trainer.lines import Pairs, all_whole, lines_of, refuse
+from trainer.lines import Pairs, all_whole, lines_of, load_array, refuse
 from trainer.tables import read_parquet, read_table
 
 
@@ -65,12 +63,7 @@ def read_lists(path: Path) -> Pairs:
 
 def read_array(path: Path) -> Pairs:
     """A NumPy file of whole numbers [N, 2], oldest first."""
-    try:
-        pairs = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a NumPy array file: {error}") from error
-    if not isinstance(pairs, np.ndarray):
-        raise DataError(f"{path}: expected one array, found an archive of several")
+    pairs = load_array(path)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
         raise DataError(
             f"{path}: expected whole numbers of shape (N, 2), found {pairs.dtype} {pairs.shape}"

@@ -20,10 +20,12 @@ def make_report(
     data: str,
     valid: dict[str, float],
     test: dict[str, float],
+    extra_tests: dict[str, dict[str, float]],
     published: list[str],
 ) -> dict[str, Any]:
     """What a run was and gave; metrics are fractions in [0, 1], times are seconds.
 
+    `extra_tests` has the same figures as `test` for each further test set of the data, by name.
     `seconds_per_epoch` is the median over the epochs of this run, training alone; `transition`
     describes t* over the best epoch's batches and is null without a generative method.
     """
@@ -32,6 +34,7 @@ def make_report(
         "data": data,
         "valid": valid,
         "test": test,
+        "extra_tests": extra_tests,
         "best_epoch": run.best_epoch,
         "epochs": run.epoch,
         "seconds_per_epoch": float(np.median(run.seconds)) if run.seconds else None,

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from core.losses import DiffusionLoss
-from core.samplers import ADAR
+from core.samplers import Sampler
 from trainer.distributed import parallel_loss
 from trainer.encoders import Encoder
 from trainer.state_file import (
@@ -39,10 +38,10 @@ class Diffusion:
     workers its gradients are averaged.
     """
 
-    sampler: ADAR
+    sampler: Sampler
     optimizer: optim.Optimizer
     generator: torch.Generator
-    loss: Callable[..., DiffusionLoss] = field(init=False)
+    loss: Callable[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.loss = parallel_loss(self.sampler)

@@ -6,6 +6,45 @@ from jaxtyping import Int64
 SPLITS = ("random", "leave-one-out")
 
 
+def split_up(
+    parts: dict[str, Int64[np.ndarray, "_ 2"]],
+    num_items: int,
+    fractions: tuple[float, float] | None,
+    rng: np.random.Generator,
+) -> dict[str, Int64[np.ndarray, "_ 2"]]:
+    """Drops what is doubled and splits what is not yet split.
+
+    Args:
+        parts: pairs (user, item) in time order within a user: `all`, or `train`, test sets and
+            perhaps validation sets, of which the first counts, by names that begin so.
+        num_items: I.
+        fractions: of a random split into test and valid, see below; None leaves the last out.
+        rng: chooses the pairs.
+
+    Returns:
+        int64 [_, 2] each, by user: `train` and `valid` first, then the other parts by name.
+    """
+    nothing = np.empty((0, 2), dtype=np.int64)
+    if "all" in parts:
+        pairs = _fresh(parts["all"], nothing, num_items)
+        train, test = (
+            split_off_test(pairs, fractions[0], rng) if fractions else split_off_last(pairs, 3)
+        )
+        parts = {"train": train, "test": test}
+    train = _fresh(parts["train"], nothing, num_items)
+    held_out = {part: pairs for part, pairs in parts.items() if part != "train"}
+    given = next((part for part in held_out if part.startswith("valid")), None)
+    if given is None:
+        train, valid = (
+            split_off_valid(train, fractions[1], rng) if fractions else split_off_last(train, 2)
+        )
+    else:
+        valid = _fresh(held_out.pop(given), train, num_items)
+    seen = np.concatenate([train, valid])
+    held_out = {part: _fresh(pairs, seen, num_items) for part, pairs in held_out.items()}
+    return {"train": train, "valid": valid, **held_out}
+
+
 def split_off_test(
     pairs: Int64[np.ndarray, "N 2"], fraction: float, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, "rest 2"], Int64[np.ndarray, "test 2"]]:
@@ -81,3 +120,11 @@ def _hold_out(
     held = np.empty(len(pairs), dtype=bool)
     held[order] = place < quota[users[order]]
     return pairs[~held], pairs[held]
+
+
+def _fresh(pairs: np.ndarray, seen: np.ndarray, num_items: int) -> np.ndarray:
+    """The pairs that are not in `seen`, each once, by user, in the given order within a user."""
+    keys = pairs[:, 0] * num_items + pairs[:, 1]
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    first = first[~np.isin(keys[first], seen[:, 0] * num_items + seen[:, 1])]
+    return pairs[first[np.argsort(pairs[first, 0], kind="stable")]]

@@ -1,7 +1,7 @@
 """A generated data set: power-law item popularity, latent tastes, nothing to download."""
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from core.errors import ConfigError
 
@@ -46,9 +46,8 @@ def generate(
             "average: at least 1 user, more than 5 items each, and twice as many to choose from"
         )
     rng = np.random.default_rng(seed)
-    popularity = -exponent * np.log(rng.permutation(num_items) + 1.0)
-    tastes = _directions(rng, num_users, num_tastes)
-    kinds = _directions(rng, num_items, num_tastes)
+    ranks, tastes, kinds = _world(rng, num_users, num_items, num_tastes)
+    popularity = -exponent * np.log(ranks)
     counts = np.minimum(4 + rng.geometric(1 / (mean_items - 4), num_users), num_items // 2)
     # Gumbel's trick: the n largest of (log weight + Gumbel noise), in falling order, are n draws
     # without replacement.
@@ -56,6 +55,52 @@ def generate(
     ranking = np.argsort(-keys, axis=1)
     taken = np.arange(num_items) < counts[:, None]
     return np.stack([np.nonzero(taken)[0], ranking[taken]], axis=1)
+
+
+def features(
+    *,
+    num_users: int = 2000,
+    num_items: int = 1000,
+    num_tastes: int = 4,
+    widths: tuple[int, int] = (32, 16),
+    noise: float = 0.5,
+    seed: int = 0,
+) -> dict[str, Float32[np.ndarray, "I _"]]:
+    """What two modalities tell of the items that `generate` gives with the same seed and sizes.
+
+    Both are a random linear image of an item's kind, of variance 1, with normal noise. `image` then
+    lies in the non-negative orthant, far from the origin, as real image features do; `audio` does
+    not.
+
+    Args:
+        num_users: U.
+        num_items: I.
+        num_tastes: the dimension of kinds.
+        widths: f of `image` and of `audio`.
+        noise: its deviation in every number; 0 leaves the kind alone.
+        seed: of `generate`.
+
+    Returns:
+        float32 [I, f] by modality.
+    """
+    rng = np.random.default_rng(seed)
+    _, _, kinds = _world(rng, num_users, num_items, num_tastes)
+
+    def seen(width: int) -> np.ndarray:
+        told = kinds @ rng.standard_normal((num_tastes, width))
+        noisy: np.ndarray = told + noise * rng.standard_normal(told.shape)
+        return noisy.astype(np.float32)
+
+    image, audio = seen(widths[0]), seen(widths[1])
+    return {"image": image - image.min(), "audio": audio}
+
+
+def _world(
+    rng: np.random.Generator, num_users: int, num_items: int, num_tastes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks of the items from 1, tastes of the users, kinds of the items: drawn first of all."""
+    ranks = rng.permutation(num_items) + 1.0
+    return ranks, _directions(rng, num_users, num_tastes), _directions(rng, num_items, num_tastes)
 
 
 def _directions(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:

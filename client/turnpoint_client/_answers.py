@@ -11,12 +11,14 @@ from ._reply import Reply
 from .errors import ProtocolError
 from .results import Model, ModelVersion
 
+MAY_LACK = "weights"  # come with the negatives of methods that weigh them
+
 
 def expected_shapes(rows: int, dim: int, scalars: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The arrays an answer must have, and their shapes."""
+    """The arrays an answer must have, or may, and their shapes."""
     n = scalars.get("n", 1)
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
-        "negatives": {"negatives": (rows, n, dim)},
+        "negatives": {"negatives": (rows, n, dim), "weights": (rows, n)},
         "transition": {"transition": (rows,)},
         "distribution": {"mean": (rows, dim), "std": (rows, dim)},
         "scores": {"scores": (rows, n)},
@@ -33,6 +35,8 @@ def arrays_of(
     answer = _identity(reply, decoded)
     for name, shape in expected.items():
         raw = decoded.arrays.get(name)
+        if raw is None and name == MAY_LACK:
+            continue
         if raw is None:
             raise ProtocolError(f"asked for {name}, which the answer lacks")
         if raw.shape != shape:

@@ -181,7 +181,7 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
 
 def _decode_json(reply: Reply) -> Decoded:
     document = reply.document()
-    names = ("negatives", "transition", "mean", "std", "scores")
+    names = ("negatives", "weights", "transition", "mean", "std", "scores")
     arrays = {
         name: _unpacked(name, document[name]) for name in names if document.get(name) is not None
     }

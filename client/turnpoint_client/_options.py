@@ -30,8 +30,10 @@ class Options(TypedDict, total=False):
         threshold: [B], the score mu- below which a sample counts as negative (`theorem`, `exact`).
         relative_margin, absolute_margin: mu- from the positive's score p_s: (1 - m) p_s, p_s - m.
         seed: same request, seed and version: same answer.
-        progress: in [0, 1], how far training is (GDNSM).
-        item_features: [B, f] by modality (GDNSM); a missing one counts as unknown.
+        progress: in [0, 1], how far training is (GDNSM); default: its end.
+        item_features: [B, f] of the positives by modality (GDNSM); a missing one counts as unknown.
+        popularity: [B] integers, the stratum of popularity that negatives are conditioned on, 0 the
+            least popular (CNSDiff); default: averaged over all.
         user_ids: [B] integers, a cache hint (strings in JSON only).
         model, version: default: the client's model, else the service's; its live version.
         dtype: of the answer's floats: float32, float16 or bfloat16.
@@ -49,6 +51,7 @@ class Options(TypedDict, total=False):
     seed: int | None
     progress: float | None
     item_features: Mapping[str, Any] | None
+    popularity: Any
     user_ids: Any
     model: str | None
     version: str | None
@@ -139,8 +142,10 @@ def extras(given: dict[str, Any], *, rows: int) -> dict[str, NDArray[Any]]:
         found["threshold"] = floats("threshold", given.pop("threshold"), ndim=1)
     for name, features in dict(given.pop("item_features", {})).items():
         found[FEATURES + name] = floats(f"item_features[{name!r}]", features, ndim=2)
+    if "popularity" in given:
+        found["popularity"] = _wholes("popularity", given.pop("popularity"), "iu")
     if "user_ids" in given:
-        found["user_ids"] = _ids(given.pop("user_ids"))
+        found["user_ids"] = _wholes("user_ids", given.pop("user_ids"), "iuU")
     for name, array in found.items():
         if len(array) != rows:
             raise InvalidInputError(
@@ -149,14 +154,15 @@ def extras(given: dict[str, Any], *, rows: int) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _ids(user_ids: Any) -> NDArray[Any]:
+def _wholes(name: str, values: Any, kinds: str) -> NDArray[Any]:
+    """[B] integers, or strings where `kinds` has numpy's U."""
     try:
-        found = np.asarray(user_ids)
+        found = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):
-        found = plain("user_ids", user_ids)
-    if found.ndim != 1 or found.dtype.kind not in "iuU":
-        told = f"user_ids has shape {list(found.shape)} and dtype {found.dtype}"
-        raise InvalidInputError(f"{told}; pass [B] integers or strings")
+        found = plain(name, values)
+    if found.ndim != 1 or found.dtype.kind not in kinds:
+        told = f"{name} has shape {list(found.shape)} and dtype {found.dtype}"
+        raise InvalidInputError(f"{told}; pass [B] integers{' or strings' * ('U' in kinds)}")
     return found if found.dtype.kind == "U" else np.ascontiguousarray(found, "<i8")
 
 

@@ -33,6 +33,7 @@ class Negatives(_Answer[A]):
 
     Attributes:
         negatives: [B, n, d].
+        weights: [B, n] in [0, 1], what each negative counts in the loss; None: all alike.
         transition: [B] int64, the step t* in [0, T] at which each row stopped.
         mean: [B, d], centre of each row's law at t*.
         std: [B, d], its deviations.
@@ -40,6 +41,7 @@ class Negatives(_Answer[A]):
     """
 
     negatives: A = field(repr=False)
+    weights: A | None = field(default=None, repr=False)
     transition: A | None = field(default=None, repr=False)
     mean: A | None = field(default=None, repr=False)
     std: A | None = field(default=None, repr=False)
@@ -104,7 +106,10 @@ class Model:
         num_steps: T, its diffusion steps.
         denoiser: film or moment.
         transition: its own rule for t*.
-        inputs: what it is conditioned on.
+        inputs: what a request may carry.
+        features: width f of each modality in `item_features`.
+        strata: how many strata of `popularity` there are; 0 without that input.
+        returns: what it can answer with.
         age_seconds: since the live version was published.
         metrics: recommendation quality, as published.
         versions: what can be asked for by `version`.
@@ -118,6 +123,9 @@ class Model:
     denoiser: str | None = None
     transition: Any = None
     inputs: Any = None
+    features: Mapping[str, int] = field(default_factory=dict)
+    strata: int = 0
+    returns: Any = None
     age_seconds: float | None = None
     metrics: Mapping[str, Any] | None = None
     versions: tuple[ModelVersion, ...] = ()

@@ -13,14 +13,11 @@ from core.denoiser import Denoiser, FiLMDenoiser, MomentHead
 from core.errors import ConfigError
 from core.losses import DiffusionLoss, diffusion_loss
 from core.samplers.base import Query
+from core.samplers.scaled import EMA_BATCHES, move
 from core.schedule import make_schedule
 from core.transition import Transition
 
 DENOISERS = ("film", "moment")
-EMA_BATCHES = 100  # the running scales remember about this many batches
-TINY = (
-    1e-12  # RMS of an all-zero batch; far below any trained table (1e-3..10), above float32's 1e-38
-)
 
 
 @dataclass(frozen=True)
@@ -132,9 +129,9 @@ class ADAR(nn.Module):
         score = (users * positives).sum(-1)
         deviation = score - self.score_mean.lerp(score.mean(), rate)
         if self.config.standardize:
-            _move(self.user_rms, users.square().mean(), rate)
-            _move(self.item_rms, positives.square().mean(), rate)
-        _move(self.score_std, deviation.square().mean(), rate)
+            move(self.user_rms, users.square().mean(), rate)
+            move(self.item_rms, positives.square().mean(), rate)
+        move(self.score_std, deviation.square().mean(), rate)
         self.score_mean.lerp_(score.mean(), rate)
         self.negative_score.lerp_((users * negatives).sum(-1).mean(), rate)
 
@@ -225,7 +222,3 @@ _UNIT_SCALES = {
     "score_std": 1.0,
     "negative_score": 0.0,
 }
-
-
-def _move(rms: Tensor, mean_square: Tensor, rate: Tensor) -> None:
-    rms.copy_(rms.square().lerp(mean_square, rate).sqrt().clamp_min(TINY))

@@ -1,6 +1,16 @@
-"""What every method's sampler is to the trainer and to the service."""
+"""What every method's sampler is to the trainer and to the service.
 
-from dataclasses import dataclass
+Two kinds, told apart by their types and never by their names:
+
+    HasLaw      one negative's law is known in closed form and can be cached, returned, drawn from
+    Generates   negatives come out of a chain that draws noise on its way, or at several levels
+
+A sampler is one or the other; `draw` asks either kind. What else a query may carry is named by
+`inputs`; a sampler that takes item features or a popularity stratum says their sizes as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -8,40 +18,82 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.chain import Law
-from core.losses import DiffusionLoss
+from core.noise import Noise
 from core.transition import Transition
+
+FEATURES = "item_features."  # before the name of a modality, in `inputs` and on the wire
 
 
 @dataclass(frozen=True)
 class Query:
-    """For whom negatives are wanted, and by which rule.
+    """For whom negatives are wanted, and under which conditions.
 
     Attributes:
         users: (B, d) e_u.
         positives: (B, d) e_i.
-        transition: the rule for t*.
+        transition: the rule for t*, of a sampler that `HasLaw`.
         threshold: (B,) mu-, or None for the sampler's own.
+        item_features: by modality, (B, f) of each positive; one that is missing is unknown.
+        progress: how far training is, in [0, 1], for a sampler that schedules its difficulty; None
+            is its end.
+        popularity: (B,) int64, the stratum that negatives are to be conditioned on, in
+            [0, `TakesPopularity.strata`), 0 the least popular; None averages over the strata.
     """
 
     users: Float[Tensor, "B d"]
     positives: Float[Tensor, "B d"]
-    transition: Transition
+    transition: Transition = field(default_factory=Transition)
     threshold: Float[Tensor, " B"] | None = None
+    item_features: Mapping[str, Float[Tensor, "B _"]] = field(default_factory=dict)
+    progress: float | None = None
+    popularity: Int[Tensor, " B"] | None = None
+
+    def rows(self, which: slice) -> "Query":
+        """The same for some of the rows."""
+        return replace(
+            self,
+            users=self.users[which],
+            positives=self.positives[which],
+            threshold=None if self.threshold is None else self.threshold[which],
+            item_features={name: table[which] for name, table in self.item_features.items()},
+            popularity=None if self.popularity is None else self.popularity[which],
+        )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """n negatives of each row.
+
+    Attributes:
+        negatives: (B, n, d), in the encoder's own units; where they differ in hardness, the hardest
+            first.
+        transition: (B,) int64, the step that a row's negatives were taken at; their mean, rounded,
+            where they differ.
+        weights: (B, n) in [0, 1], what each counts in the loss; None is 1 everywhere.
+    """
+
+    negatives: Float[Tensor, "B n d"]
+    transition: Int[Tensor, " B"]
+    weights: Float[Tensor, "B n"] | None = None
 
 
 @runtime_checkable
 class NegativeSampler(Protocol):
-    """A generative sampler with a law in closed form; an `nn.Module` whose state is its checkpoint.
+    """A generative sampler; an `nn.Module` whose state is its checkpoint.
 
     Attributes:
         method: the name under which it is trained, published and asked for.
-        inputs: the names of the inputs that a query may carry.
-        transition: the rule used when a caller names none.
     """
 
     method: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]]
-    transition: Transition
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a query may carry: `users` and `positives`, which it must, and what it may add.
+
+        Those are `threshold`, `progress`, `popularity` and `item_features.NAME`.
+        """
+        ...
 
     @property
     def dim(self) -> int:
@@ -59,26 +111,23 @@ class NegativeSampler(Protocol):
         ...
 
     def summary(self) -> dict[str, Any]:
-        """What the manifest says beside dim and num_steps: schedule, denoiser, scales, config."""
+        """What the manifest says beside dim and num_steps.
+
+        `schedule`, `denoiser`, `scales`, `transition` (empty without such a rule), and `sampler`,
+        its config.
+        """
         ...
 
-    def observe(
-        self,
-        users: Float[Tensor, "B d"],
-        positives: Float[Tensor, "B d"],
-        negatives: Float[Tensor, "B d"],
-    ) -> None:
-        """Update the running scales from one training batch."""
-        ...
 
-    def loss(
-        self,
-        users: Float[Tensor, "B d"],
-        positives: Float[Tensor, "B d"],
-        generator: torch.Generator,
-    ) -> DiffusionLoss:
-        """The sampler's own training objective, on detached embeddings."""
-        ...
+@runtime_checkable
+class HasLaw(NegativeSampler, Protocol):
+    """A sampler whose negatives of a row are independent draws of one law in closed form.
+
+    Attributes:
+        transition: the rule used when a caller names none.
+    """
+
+    transition: Transition
 
     def law(self, query: Query, generator: torch.Generator) -> Law:
         """The law of one negative per row; `generator` serves rules that draw t*."""
@@ -96,3 +145,49 @@ class NegativeSampler(Protocol):
         That is what a cache of laws may rely on.
         """
         ...
+
+
+@runtime_checkable
+class Generates(NegativeSampler, Protocol):
+    """A sampler whose negatives differ from each other, or come out of an iterated chain."""
+
+    def generate(self, query: Query, n: int, noise: Noise) -> Generated:
+        """n >= 1 negatives per row, without gradient.
+
+        A row depends on its own row of the query and of the noise alone.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesFeatures(Protocol):
+    """A sampler that is conditioned on the positive's features."""
+
+    @property
+    def features(self) -> Mapping[str, int]:
+        """Name -> width f of every modality that it knows."""
+        ...
+
+
+@runtime_checkable
+class TakesPopularity(Protocol):
+    """A sampler that is conditioned on a stratum of popularity."""
+
+    @property
+    def strata(self) -> int:
+        """How many there are."""
+        ...
+
+
+def draw(sampler: NegativeSampler, query: Query, n: int, generator: torch.Generator) -> Generated:
+    """n negatives per row from a sampler of either kind, all from one generator.
+
+    Raises:
+        TypeError: it is of neither kind.
+    """
+    if isinstance(sampler, HasLaw):
+        law = sampler.law(query, generator)
+        return Generated(law.draw(n, generator), law.transition)
+    if isinstance(sampler, Generates):
+        return sampler.generate(query, n, Noise([generator], [len(query.users)]))
+    raise TypeError(f"{sampler.method} neither has a law nor generates")

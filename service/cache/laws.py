@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from core.chain import Law
-from core.samplers import NegativeSampler, Query
+from core.samplers import HasLaw, Query
 from service.cache.keys import Words, depends_on
 from service.cache.ledger import Ledger
 from service.cache.records import pack, record_type, unpack
@@ -82,41 +82,51 @@ class Laws:
         self._ledgers: dict[str, dict[tuple[str, int], Ledger]] = {}
         metrics.redis_up.set_function(lambda: store.up)
 
-    def of(self, model: LoadedModel, *, seeded: bool) -> LawSource:
-        """Who answers for the model's laws in one request, in the model thread."""
-        on_cpu = model.sampler.device.type == "cpu"
+    def of(self, model: LoadedModel, *, seeded: bool) -> LawSource | None:
+        """Who answers for the laws in one request, in the model thread; None: there are none."""
+        sampler = model.offer.law
+        if sampler is None:
+            return None
+        on_cpu = sampler.device.type == "cpu"
         if seeded or self.mode == "off" or (self.mode == "auto" and not on_cpu):
-            return partial(self._past, model.sampler)
-        return partial(self._weighed if self.mode == "auto" else self._always, model)
+            return partial(self._past, sampler)
+        return partial(self._weighed if self.mode == "auto" else self._always, model, sampler)
 
-    def _past(self, sampler: NegativeSampler, query: Query, generator: torch.Generator) -> Law:
+    def _past(self, sampler: HasLaw, query: Query, generator: torch.Generator) -> Law:
         self._count(bypassed=len(query.users))
         return sampler.law(query, generator)
 
-    def _always(self, model: LoadedModel, query: Query, generator: torch.Generator) -> Law:
-        return self._looked_up(model, query, model.sampler.transition_point(query, generator))
+    def _always(
+        self, model: LoadedModel, sampler: HasLaw, query: Query, generator: torch.Generator
+    ) -> Law:
+        t_star = sampler.transition_point(query, generator)
+        return self._looked_up(model, sampler, query, t_star)
 
-    def _weighed(self, model: LoadedModel, query: Query, generator: torch.Generator) -> Law:
+    def _weighed(
+        self, model: LoadedModel, sampler: HasLaw, query: Query, generator: torch.Generator
+    ) -> Law:
         """Through the cache or not, whichever has been faster."""
-        t_star = model.sampler.transition_point(query, generator)
+        t_star = sampler.transition_point(query, generator)
         kind = "known t*" if t_star is not None else query.transition.rule
         rows, began = len(query.users), self._clock()
         ledger = self._ledger(model.name, kind, rows)
         was_on = ledger.on
         if ledger.wants_cache():
-            law = self._looked_up(model, query, t_star)
+            law = self._looked_up(model, sampler, query, t_star)
             ledger.cached(rows, self._clock() - began)
         else:
             self._count(bypassed=rows)
-            law = model.sampler.law_at(query, t_star)
+            law = sampler.law_at(query, t_star)
             ledger.computed(rows, self._clock() - began)
         if ledger.on != was_on:
             self._tell(model.name, kind, rows, ledger)
         return law
 
-    def _looked_up(self, model: LoadedModel, query: Query, t_star: Tensor | None) -> Law:
+    def _looked_up(
+        self, model: LoadedModel, sampler: HasLaw, query: Query, t_star: Tensor | None
+    ) -> Law:
         """Hits from the store, the other rows from the sampler, and those into the store."""
-        sampler, rows, began = model.sampler, len(query.users), self._clock()
+        rows, began = len(query.users), self._clock()
         found = None
         if self.store.up:
             keys = self.store.keys(depends_on(model.manifest.sha256, query, t_star))

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -17,6 +17,8 @@ from core.errors import (
     OutOfRangeError,
     TooLargeError,
 )
+from core.samplers.base import FEATURES
+from service.offer import Offer
 
 SAFE_NAMES = {
     torch.float32: "F32",
@@ -25,6 +27,7 @@ SAFE_NAMES = {
     torch.int64: "I64",
 }
 SAFE_DTYPES = {name: dtype for dtype, name in SAFE_NAMES.items()}
+INTEGERS = ("user_ids", "popularity")  # the other arrays are floats
 
 Ids = Tensor | list[Any]
 Arrays = dict[str, Any]  # name -> Tensor; for user_ids in JSON, a list
@@ -39,12 +42,16 @@ class Inputs:
         positives: (B, d) e_i, likewise.
         threshold: (B,) mu-, or None.
         user_ids: B ids, or None; a hint for a cache.
+        popularity: (B,) int64 strata, or None.
+        item_features: (B, f) of each positive by modality, in the order of their names; floats.
     """
 
     users: Tensor
     positives: Tensor
     threshold: Tensor | None = None
     user_ids: Ids | None = None
+    popularity: Tensor | None = None
+    item_features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -52,23 +59,22 @@ class Inputs:
         return len(self.users)
 
 
-def checked(arrays: Arrays, dim: int, known: Sequence[str], max_rows: int) -> Inputs:
+def checked(arrays: Arrays, offer: Offer, max_rows: int) -> Inputs:
     """The arrays as inputs of a model.
 
     Args:
         arrays: from one of the readers above.
-        dim: d.
-        known: the names of the inputs that the model takes.
+        offer: what the model takes.
         max_rows: most rows of one request.
 
     Raises:
-        OutOfRangeError: an input that the model does not take.
+        OutOfRangeError: an input that the model does not take, or a stratum that it does not have.
         MalformedError: users or positives missing, or of a dtype that is no float.
         EmptyBatchError: no rows.
         TooLargeError: too many rows.
         DimensionMismatchError: shapes that do not fit each other or the model.
     """
-    names = [*known, "user_ids"]
+    dim, names = offer.dim, [*offer.inputs, "user_ids"]
     for name in arrays:
         if name not in names:
             raise OutOfRangeError(f"unknown tensor {name[:64]!r}; known: {', '.join(names)}")
@@ -81,18 +87,35 @@ def checked(arrays: Arrays, dim: int, known: Sequence[str], max_rows: int) -> In
     if rows > max_rows:
         raise TooLargeError(f"{rows} rows; at most {max_rows} per request: split the batch")
     shapes = {"users": (rows, dim), "positives": (rows, dim)}
+    shapes |= {FEATURES + name: (rows, width) for name, width in offer.features.items()}
     for name, array in arrays.items():
         shape, right = _shape(array), shapes.get(name, (rows,))
         if shape != right:
             raise DimensionMismatchError(
                 f"{name} has shape {list(shape)}; it must be {list(right)} "
-                f"(B = {rows} from users, d = {dim} from the model)"
+                f"(B = {rows} from users, the rest from the model)"
             )
         integer = isinstance(array, Tensor) and array.dtype == torch.int64
-        if isinstance(array, Tensor) and integer != (name == "user_ids"):
-            right_types = "I64" if name == "user_ids" else "F32, F16 or BF16"
+        if isinstance(array, Tensor) and integer != (name in INTEGERS):
+            right_types = "I64" if name in INTEGERS else "F32, F16 or BF16"
             raise MalformedError(f"{name} has dtype {SAFE_NAMES[array.dtype]}; send {right_types}")
-    return Inputs(**arrays)
+    if "popularity" in arrays:
+        _check_strata(arrays["popularity"], offer.strata)
+    features = {name for name in arrays if name.startswith(FEATURES)}
+    return Inputs(
+        **{name: array for name, array in arrays.items() if name not in features},
+        item_features={name.removeprefix(FEATURES): arrays[name] for name in sorted(features)},
+    )
+
+
+def _check_strata(popularity: Tensor, strata: int) -> None:
+    bad = ((popularity < 0) | (popularity >= strata)).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise OutOfRangeError(
+            f"popularity row {row} is {int(popularity[row])}; this model has strata 0 (the least "
+            f"popular) to {strata - 1}"
+        )
 
 
 def is_shape(shape: list[Any]) -> bool:

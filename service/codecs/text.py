@@ -13,10 +13,12 @@ from starlette.responses import Response
 from torch import Tensor
 
 from core.errors import DimensionMismatchError, MalformedError, NonFiniteError, TooLargeError
-from service.codecs.arrays import Arrays, is_shape, json_object, view
+from core.samplers.base import FEATURES
+from service.codecs.arrays import INTEGERS, Arrays, is_shape, json_object, view
 from service.codecs.media import JSON, OCTET_STREAM, SAFETENSORS
-from service.params import DTYPES, TENSORS
+from service.params import DTYPES, FEATURES_FIELD, TENSORS
 
+NAME_LENGTH = 64  # of a modality; a refusal repeats it
 _NUMBERS = frozenset({int, float})
 _IDS = frozenset({int, str})
 
@@ -31,9 +33,10 @@ def from_json(body: bytearray, max_rows: int) -> tuple[Arrays, dict[str, Any]]:
         TooLargeError: more than `max_rows` rows.
     """
     fields = json_object(body, "the body")
+    given = {name: fields.pop(name, None) for name in TENSORS}
+    given |= _features(fields.pop(FEATURES_FIELD, None))
     arrays: Arrays = {}
-    for name in TENSORS:
-        value = fields.pop(name, None)
+    for name, value in given.items():
         if value is None:
             continue
         if isinstance(value, dict):
@@ -42,10 +45,8 @@ def from_json(body: bytearray, max_rows: int) -> tuple[Arrays, dict[str, Any]]:
             raise MalformedError(f"{name} must be a list or an object with shape, dtype and data")
         elif len(value) > max_rows:
             raise TooLargeError(_too_many(name, len(value), max_rows))
-        elif name == "user_ids":
-            arrays[name] = _ids(value)
         else:
-            arrays[name] = _vector(value) if name == "threshold" else _matrix(name, value)
+            arrays[name] = _READERS.get(name, _matrix)(name, value)
         if len(arrays[name]) > max_rows:
             raise TooLargeError(_too_many(name, len(arrays[name]), max_rows))
     return arrays, fields
@@ -57,9 +58,20 @@ def to_json(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> Response:
     return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 
 
+def _features(value: Any) -> dict[str, Any]:
+    """{modality: array} under the names that the arrays have elsewhere."""
+    modalities = {} if value is None else value
+    if not isinstance(modalities, dict) or any(len(name) > NAME_LENGTH for name in modalities):
+        raise MalformedError(
+            f"{FEATURES_FIELD} must be an object with an array for each modality, by a name of at "
+            f"most {NAME_LENGTH} characters"
+        )
+    return {FEATURES + name: array for name, array in modalities.items()}
+
+
 def _from_base64(name: str, value: dict[str, Any]) -> Tensor:
     """{"shape", "dtype", "data"}, data in base64."""
-    dtypes = {"int64": torch.int64} if name == "user_ids" else DTYPES
+    dtypes = {"int64": torch.int64} if name in INTEGERS else DTYPES
     match value:
         case {"shape": list(shape), "dtype": str(kind), "data": str(data), **rest} if not rest:
             pass
@@ -98,10 +110,10 @@ def _matrix(name: str, rows: list[Any]) -> Tensor:
     return _float32(np.fromiter(flat, np.float64, len(rows) * width)).view(len(rows), width)
 
 
-def _vector(values: list[Any]) -> Tensor:
+def _vector(name: str, values: list[Any]) -> Tensor:
     for index, item in enumerate(values):
         if type(item) not in _NUMBERS:
-            raise _no_number(f"threshold row {index}", "", item)
+            raise _no_number(f"{name} row {index}", "", item)
     return _float32(np.fromiter(values, np.float64, len(values)))
 
 
@@ -117,11 +129,18 @@ def _no_number(where: str, column: str, item: Any) -> MalformedError | NonFinite
     return MalformedError(f"{where} holds {kind}{column}; it must be a number")
 
 
-def _ids(values: list[Any]) -> list[Any]:
+def _ids(name: str, values: list[Any]) -> list[Any]:
     if not _IDS.issuperset(map(type, values)):
         index = next(i for i, item in enumerate(values) if type(item) not in _IDS)
-        raise MalformedError(f"user_ids row {index} must be a string or a whole number")
+        raise MalformedError(f"{name} row {index} must be a string or a whole number")
     return values
+
+
+def _wholes(name: str, values: list[Any]) -> Tensor:
+    for index, item in enumerate(values):
+        if type(item) is not int or abs(item) >= 2**63:
+            raise MalformedError(f"{name} row {index} must be a whole number of 64 bits")
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def _too_many(name: str, rows: int, max_rows: int) -> str:
@@ -129,3 +148,6 @@ def _too_many(name: str, rows: int, max_rows: int) -> str:
         f"{name} has {rows} rows; JSON takes at most {max_rows}: split the batch, or send "
         f"{OCTET_STREAM} or {SAFETENSORS}, which are faster too"
     )
+
+
+_READERS = {"threshold": _vector, "popularity": _wholes, "user_ids": _ids}

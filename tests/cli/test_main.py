@@ -145,7 +145,7 @@ def test_generate_refuses_bad_input_by_name(trained):
     bad[2, 3] = np.nan
     for pairs, message in (
         ({"users": zeros}, "has no tensor 'positives'"),
-        ({"users": zeros, "positives": zeros[:, :7].copy()}, "must both be [B, 8]"),
+        ({"users": zeros, "positives": zeros[:, :7].copy()}, "positives [4, 7] must be [4, 8]"),
         ({"users": zeros, "positives": bad}, "positives is not finite in row 2"),
     ):
         safetensors.numpy.save_file(pairs, trained / "bad.safetensors")

@@ -40,7 +40,7 @@ def zeros(request: Request) -> Answer:
 
 def test_the_page_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names: dict[str, Any] = {}
     with serving(asgi(zeros, [])) as url:
         for block in blocks:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from core.chain import FEW_VARIATES, Law
-from core.noise import STRATA, _quantiles, bits_of, standard_normal_
+from core.chain import Law
+from core.noise import FEW_VARIATES, STRATA, Noise, _quantiles, bits_of, standard_normal_
 
 
 def drawn(shape, seed=1, dtype=torch.float32) -> torch.Tensor:
@@ -85,3 +85,20 @@ def test_both_ways_of_drawing_have_the_law(rows):
     z = ((x - mean.unsqueeze(1)) / std.unsqueeze(1)).flatten()
     assert stats.kstest(z.numpy(), "norm").pvalue > 1e-3
     assert float(z.square().sum()) == pytest.approx(len(z), abs=5 * math.sqrt(2 * len(z)))
+
+
+@pytest.mark.parametrize("dim", [4, FEW_VARIATES // 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_requests_noise_is_its_own_whatever_else_is_in_the_batch(dim, dtype):
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (1, 2, 3)]
+
+    together = Noise(generators(), [2, 1, 5])
+    alone = [Noise([one], [rows]) for one, rows in zip(generators(), (2, 1, 5), strict=True)]
+    for shape in [(dim,), (3, dim), (dim,)]:
+        parts = torch.cat([one.normal(*shape, dtype=dtype) for one in alone])
+        got = together.normal(*shape, dtype=dtype)
+        assert got.shape == (8, *shape)
+        assert got.dtype == dtype
+        assert torch.equal(got, parts)
+    assert not torch.equal(together.normal(dim), together.normal(dim))

@@ -27,8 +27,9 @@ def job(rows: int = 4, **changes: Any) -> Job:
     """A small job of a caller who named its seed; `data` chooses its rows."""
     users, positives = pairs(rows, seed=changes.pop("data", 0))
     seed = changes.setdefault("seed", 1)
+    sampler = changes.setdefault("sampler", SAMPLER)
     plain = {
-        "sampler": SAMPLER,
+        "law": getattr(sampler, "law", None),
         "inputs": Inputs(users, positives),
         "params": Params(seed=seed),
         "rule": Transition(),

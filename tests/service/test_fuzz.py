@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bench.soak import refusals
 from core.errors import RequestError
 from service import codecs
+from service.offer import Offer
 from tests.service.live import DIM, JSON, OCTET, SAFE, Live, as_json, octet, pairs, safe
 
 USERS, POSITIVES = pairs(3)
@@ -23,6 +24,13 @@ VALID = {
     "application/x-safetensors": safe(users=USERS, positives=POSITIVES),
     "application/json": as_json(users=USERS, positives=POSITIVES, n=2),
 }
+OFFER = Offer(
+    method="everything",
+    dim=DIM,
+    inputs=("users", "positives", "threshold", "popularity", "item_features.image"),
+    features={"image": DIM},
+    strata=3,
+)
 HEADERS = {"octet": OCTET, "safe": SAFE, "json": JSON}
 KINDS = list(zip(HEADERS, VALID.values(), strict=True))
 QUICK = settings(
@@ -66,6 +74,12 @@ DOCUMENTS = st.fixed_dictionaries(
         "users": ROWS | BASE64 | ANYTHING,
         "positives": ROWS | BASE64 | ANYTHING,
         "threshold": st.lists(NUMBERS, max_size=3) | ANYTHING,
+        "popularity": st.lists(st.integers(-1, 4), max_size=3) | BASE64 | ANYTHING,
+        "item_features": st.dictionaries(
+            st.sampled_from(["image", "x"]) | st.text(max_size=3), ROWS | BASE64 | ANYTHING
+        )
+        | ANYTHING,
+        "progress": NUMBERS,
         "user_ids": st.lists(st.text() | st.integers(), max_size=3) | ANYTHING,
         "n": st.integers(-1, 300) | ANYTHING,
         "omega": NUMBERS,
@@ -94,7 +108,9 @@ def lying(draw: st.DrawFn) -> bytes:
             "data_offsets": st.lists(size, min_size=2, max_size=2) | ANYTHING,
         }
     )
-    names = st.sampled_from(["users", "positives", "threshold", "user_ids", "__metadata__", "x"])
+    names = st.sampled_from(
+        ["users", "positives", "threshold", "popularity", "user_ids", "__metadata__", "x"]
+    ) | st.sampled_from(["item_features.image", "item_features."])
     header = json.dumps(draw(st.dictionaries(names, entry | ANYTHING, max_size=4))).encode()
     length = draw(st.just(len(header)) | st.integers(0, 2**64 - 1))
     return struct.pack("<Q", length) + header + draw(st.binary(max_size=400))
@@ -113,7 +129,7 @@ def decoded(kind: str, body: bytes) -> codecs.Inputs:
         arrays = codecs.from_safetensors(raw)
     else:
         arrays, _ = codecs.from_json(raw, 100)
-    return codecs.checked(arrays, DIM, ("users", "positives", "threshold"), 100)
+    return codecs.checked(arrays, OFFER, 100)
 
 
 def decodes_or_refuses(kind: str, body: bytes) -> None:

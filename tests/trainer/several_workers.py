@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from core.samplers import ADAR, ADARConfig
+from tests.trainer.methods.test_methods import CASES, config_of, featured, go_on, start
 from tests.trainer.test_cotrain import CONFIG, encoder_of, small_data
 from trainer import distributed
 from trainer.batches import Batch
@@ -23,6 +24,7 @@ from trainer.sampling.base import Negatives
 from trainer.shards import own_randomness
 
 ROWS, STEPS, DIM = 257, 30, 8  # odd: the workers' parts differ
+METHODS = (*CASES, "catalogue")
 # Not SASRec: its keys' bias has no gradient but rounding, of which Adam makes whole steps.
 ENCODERS = ("mf", "lightgcn", "gru4rec")
 
@@ -76,6 +78,12 @@ def one_epoch(encoder: str, batch_size: int = 50) -> dict[str, Tensor]:
     return run.encoder.state_dict()
 
 
+def method(case: str) -> dict[str, Tensor]:
+    """Algorithm 1 with each method."""
+    data, config = featured(small_data()), config_of(case, epochs=2)
+    return go_on(start(data, config), data, config)._weights()
+
+
 def whole_training(folder: Path, epochs: int, state: str) -> dict[str, Tensor]:
     """Everything on, with dropout: from data to report."""
     config = replace(CONFIG, encoder="sasrec", dropout=0.3, epochs=epochs)
@@ -95,6 +103,7 @@ def main() -> None:
             "unweighted": diffusion_steps(weighted=False),
         }
         found |= {f"epoch {encoder}": one_epoch(encoder) for encoder in ENCODERS}
+        found |= {f"method {case}": method(case) for case in METHODS}
         found["uninterrupted"] = whole_training(folder, 3, "whole")
         whole_training(folder, 1, "halves")
         found["resumed"] = whole_training(folder, 3, "halves")

@@ -37,7 +37,8 @@ def small_data() -> Interactions:
     train, test = split_off_test(pairs, 0.2, rng)
     train, valid = split_off_valid(train, 0.1, rng)
     labels = [np.arange(size).astype(str) for size in (120, 80)]
-    return Interactions("small", 120, 80, train, valid, test, *labels)
+    features = synthetic.features(num_users=120, num_items=80, seed=0)
+    return Interactions("small", 120, 80, train, valid, test, *labels, features=features)
 
 
 def run_of(data: Interactions, config: TrainConfig, watcher: Watcher | None = None) -> Run:
@@ -207,7 +208,7 @@ def test_a_users_own_module_is_an_encoder(data):
     assert run.epoch == CONFIG.epochs
 
 
-@pytest.mark.parametrize("encoder", ["mf", "lightgcn", "ngcf", "gru4rec", "cl4srec"])
+@pytest.mark.parametrize("encoder", ["mf", "lightgcn", "ngcf", "vbpr", "gru4rec", "cl4srec"])
 @pytest.mark.parametrize("method", ["none", "adar"])
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, encoder, method):
     """Dropout, augmentations and candidates included."""
@@ -252,7 +253,7 @@ def test_a_truncated_state_is_refused(data, tmp_path, keep):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "gan"}, "method = 'gan'; known: none, adar"),
+        ({"method": "gan"}, "method = 'gan'; known: none, adar, cnsdiff, dmns, gdnsm"),
         ({"weight": 1.5}, "weight = 1.5; lambda"),
         ({"weight": float("nan")}, "weight = nan"),
         ({"epochs": 0}, "epochs = 0"),

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from core.errors import ConfigError, DataError
 from trainer.data import Interactions, load
+from trainer.features import standardised
 
 
 def labelled(data: Interactions, pairs: np.ndarray) -> list[tuple[str, str]]:
@@ -52,13 +54,17 @@ def test_a_directory_keeps_its_splits_and_its_further_tests(tmp_path: Path) -> N
     (tmp_path / "valid_iid.txt").write_text("0 1 3\n")  # 1 is in train already
     (tmp_path / "test_ood.txt").write_text("1 4\n1 1\n")
     (tmp_path / "test_iid.csv").write_text("user,item\n0,4\n0,3\n1,2\n")  # two seen before
-    np.save(tmp_path / "image.npy", np.zeros((8, 4)))  # features, not interactions
+    image = np.random.default_rng(0).random((9, 4))  # features, not interactions
+    np.save(tmp_path / "image.npy", image)
     data = load(tmp_path)
     assert data.name == tmp_path.name
     assert labelled(data, data.valid) == [("0", "3")]
     assert labelled(data, data.test) == [("0", "4")]
     assert list(data.extra_tests) == ["test_ood"]
     assert labelled(data, data.extra_tests["test_ood"]) == [("1", "4"), ("1", "1")]
+    assert list(data.features) == ["image"]
+    assert data.item_labels.tolist() == ["1", "2", "3", "4", "5", "6", "7"]  # nobody took 0 and 8
+    assert np.array_equal(data.features["image"], image[1:8].astype(np.float32))
 
 
 def test_a_directory_without_validation_takes_it_out_of_train(tmp_path: Path) -> None:
@@ -74,7 +80,11 @@ def test_a_directory_without_validation_takes_it_out_of_train(tmp_path: Path) ->
         ({"train.txt": "0 1"}, "expected a file test"),
         ({"test.txt": "0 1"}, "expected a file train"),
         ({"train.txt": "0 1", "train.csv": "", "test.txt": "0 1"}, "both train.csv and train.txt"),
-        ({"train.txt": "0 1", "test.txt": "0 1"}, "nothing to test on"),
+        ({"train.txt": "0 1", "test.txt": "0 1"}, "test: nothing to test on"),
+        (
+            {"train.txt": "0 1", "test_iid.txt": "0 2", "test_ood.txt": "0 1"},
+            "test_ood: nothing to test on",
+        ),
         ({"train.txt": "0 1", "test.txt": ""}, "test.txt: the file has no interactions"),
     ],
 )
@@ -136,6 +146,27 @@ def test_interactions_made_by_hand_are_checked(train: list[list[int]], message: 
         interactions(train)
 
 
+def test_features_have_a_row_for_each_item() -> None:
+    given = interactions([[0, 0]])
+    with pytest.raises(DataError, match="hand, image: 3 rows of features do not fit 2 items"):
+        replace(given, features={"image": np.zeros((3, 4), dtype=np.float32)})
+
+
+def test_popularity_counts_train_alone() -> None:
+    data = replace(interactions([[0, 0], [0, 1], [1, 0]]), test=np.array([[1, 1]]))
+    assert data.popularity.tolist() == [2, 1]
+    assert interactions([[0, 0]]).popularity.tolist() == [1, 0]
+
+
+def test_generated_data_has_features() -> None:
+    data = load(None)
+    assert {name: table.shape for name, table in data.features.items()} == {
+        "image": (data.num_items, 32),
+        "audio": (data.num_items, 16),
+    }
+    assert data.describe().endswith("; features of items: image (32), audio (16)")
+
+
 def test_description() -> None:
     text = interactions([[0, 0], [0, 1], [1, 0]]).describe()
     assert text.startswith("hand: 2 users, 2 items, 3 interactions (3 train, 0 valid, 0 test)")
@@ -164,3 +195,17 @@ def test_tiktok(data_dir: Path) -> None:
     assert (data.num_users, data.num_items) == (9308, 6710)
     assert (len(data.train), len(data.valid), len(data.test)) == (59541, 3051, 6130)
     assert (data.item_labels.astype(int) == np.arange(6710)).all()  # rows of the feature files
+    assert {name: table.shape[1] for name, table in data.features.items()} == {
+        "audio": 128,
+        "image": 128,
+    }
+    image = data.features["image"]
+    assert mean_cosine(image) == pytest.approx(0.86, abs=0.005)
+    assert abs(mean_cosine(standardised(image))) < 0.02
+
+
+def mean_cosine(table: np.ndarray) -> float:
+    """Over all pairs of rows, each with itself left out."""
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    rows = len(unit)
+    return float((np.square(unit.sum(0)).sum() - rows) / (rows * (rows - 1)))

@@ -17,9 +17,15 @@ def test_what_is_given_comes_before_the_encoders_defaults(encoder: str) -> None:
 def test_encoders_of_sequences_leave_one_out() -> None:
     splits = {encoder: config_for(encoder).split for encoder in DEFAULTS}
     assert splits == {
-        **dict.fromkeys(("mf", "lightgcn", "ngcf"), "random"),
+        **dict.fromkeys(("mf", "lightgcn", "ngcf", "vbpr", "mmlightgcn"), "random"),
         **dict.fromkeys(("gru4rec", "sasrec", "cl4srec"), "leave-one-out"),
     }
+
+
+def test_a_methods_own_defaults_come_before_the_encoders() -> None:
+    assert config_for("lightgcn", method="cnsdiff").num_steps == 20
+    assert config_for("lightgcn", method="cnsdiff", num_steps=7).num_steps == 7
+    assert config_for("lightgcn", method="gdnsm").num_steps == 50
 
 
 def test_an_unknown_encoder_is_refused() -> None:

@@ -16,6 +16,7 @@ from core.errors import ConfigError
 from core.registry import Registry
 from tests.trainer.several_workers import (
     ENCODERS,
+    METHODS,
     STEPS,
     embeddings,
     fresh_diffusion,
@@ -95,10 +96,19 @@ def test_the_diffusion_step_of_two_is_that_of_one(found):
     assert min(distance(one, reference) for one in found["unweighted"]) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["averaged", "uninterrupted", *(f"epoch {e}" for e in ENCODERS)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "averaged",
+        "uninterrupted",
+        *(f"epoch {e}" for e in ENCODERS),
+        *(f"method {m}" for m in METHODS),
+    ],
+)
 def test_all_workers_end_with_the_same_bits(found, name):
     first, second = found[name]
     assert all(torch.equal(first[key], second[key]) for key in first)
+    assert all(tensor.isfinite().all() for tensor in first.values())
 
 
 def test_without_averaging_they_do_not(found):
@@ -120,8 +130,10 @@ def test_what_was_stopped_goes_on_as_if_nothing_had_been(found):
 
 
 def test_the_command_runs_under_torchrun(tmp_path):
+    lines = [f"{user},{item}" for user, item in small_data().train.tolist()]
+    (tmp_path / "pairs.csv").write_text("\n".join(["user,item", *lines]))
     arguments = "--encoder mf --method adar --dim 8 --num-steps 5 --epochs 2 --eval-every 1"
-    arguments += " --batch-size 4096 --registry registry --report report.json"
+    arguments += " --batch-size 4096 --data pairs.csv --registry registry --report report.json"
     told = torchrun("-m", "cli.main", "train", *arguments.split(), cwd=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert told.count("report: ") == told.count("epoch 2/2") == 1

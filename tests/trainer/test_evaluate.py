@@ -1,5 +1,6 @@
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from trainer.data import Interactions, load
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, evaluate_users
 
 U, M = 12, 30
 
@@ -73,6 +74,21 @@ def test_agrees_with_the_definition(
     for k in (1, 4, 29, 30, 99):
         expected = by_hand(scores, data, split, k)
         assert (result[f"recall@{k}"], result[f"ndcg@{k}"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_each_user_has_the_metrics_of_a_data_set_of_its_own(split: str) -> None:
+    data = random_data()
+    scores = torch.randint(10, (U, M), generator=torch.Generator().manual_seed(0)).float()
+    found = evaluate_users(*tables_of(scores), data, split)
+    held = {"valid": data.valid, "test": data.test}[split]
+    assert found.users.tolist() == sorted({int(user) for user, _ in held})
+    for place, user in enumerate(found.users):
+        alone = {split: held[held[:, 0] == user]}
+        expected = by_hand(scores, replace(data, **alone), split, 20)
+        told = [found.metrics[name][place] for name in ("recall@20", "ndcg@20")]
+        assert told == pytest.approx(expected)
+    assert found.mean() == evaluate(*tables_of(scores), data, split)
 
 
 def perfect(data: Interactions) -> Tensor:

@@ -8,12 +8,14 @@ import safetensors.numpy
 from core.checkpoint import unpack
 from core.errors import ConfigError
 from core.registry import Registry
-from tests.trainer.test_cotrain import CONFIG, data  # noqa: F401
+from tests.trainer.test_cotrain import CONFIG, data, same_weights  # noqa: F401
 from trainer.config import TrainConfig
+from trainer.cotrain import Watcher
 from trainer.data import load
 from trainer.evaluate import evaluate
-from trainer.pipeline import Outputs, train
+from trainer.pipeline import Outputs, fit, train
 from trainer.report import describe_transition, write_report
+from trainer.run import Run
 
 
 def test_leaves_what_was_asked_for(data, tmp_path):  # noqa: F811
@@ -58,10 +60,53 @@ def test_report_has_the_contracts_fields_and_is_json(data, tmp_path):  # noqa: F
     assert read["versions"]["published"] == []
 
 
+def test_every_test_set_is_reported_by_its_name(data, tmp_path):  # noqa: F811
+    ood = data.test[::-3][::-1]
+    both = replace(data, extra_tests={"test_ood": ood})
+    path = tmp_path / "embeddings.safetensors"
+    report = train(both, CONFIG, Outputs(embeddings=path)).report
+    alone = train(data, CONFIG, Outputs()).report
+    assert report["test"] == alone["test"]
+    assert alone["extra_tests"] == {}
+    expected = train(replace(data, test=ood), CONFIG, Outputs()).report["test"]
+    assert report["extra_tests"] == {"test_ood": expected}
+    assert expected != report["test"]
+    assert np.array_equal(safetensors.numpy.load_file(path)["test_ood"], ood)
+
+
 def test_a_finished_run_resumes_to_the_same_report(data, tmp_path):  # noqa: F811
     first = train(data, CONFIG, Outputs(state=tmp_path)).report
     second = train(data, CONFIG, Outputs(state=tmp_path)).report
     assert first == second
+
+
+def test_fitting_never_looks_at_test(data):  # noqa: F811
+    blind = replace(data, test=np.empty((0, 2), dtype=np.int64))
+    fitted, result = fit(blind, CONFIG, Outputs()), train(data, CONFIG, Outputs())
+    assert fitted.valid == result.report["valid"]
+    assert same_weights(fitted.run, result.run)
+    with pytest.raises(ConfigError, match="'test' of small is empty"):
+        train(blind, CONFIG, Outputs())
+
+
+@pytest.mark.parametrize("state_every", [1, 2, 3])
+def test_what_a_watcher_keeps_is_there_when_the_state_is(data, tmp_path, state_every):  # noqa: F811
+    """Killed while the state of an epoch is saved, the watcher has been told of that epoch."""
+    told, outputs = [], Outputs(state=tmp_path, state_every=state_every)
+
+    def killed(run, folder, config):
+        save(run, folder, config)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        save = Run.save
+        patch.setattr(Run, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, CONFIG, outputs, Watcher(on_epoch=lambda run, *_: told.append(run.epoch)))
+    assert told == list(range(1, state_every + 1))
+    resumed = fit(data, CONFIG, outputs, Watcher(on_epoch=lambda run, *_: told.append(run.epoch)))
+    assert told == [1, 2, 3, 4]
+    assert same_weights(resumed.run, fit(data, CONFIG, Outputs()).run)
 
 
 def test_nothing_to_publish_is_said_before_training(data, tmp_path):  # noqa: F811

@@ -7,8 +7,9 @@ from core.errors import ConfigError
 from trainer.data import load
 from trainer.encoders import make
 from trainer.evaluate import evaluate
+from trainer.features import standardised
 from trainer.sampling import UniformNegatives
-from trainer.synthetic import generate
+from trainer.synthetic import features, generate
 
 
 def exponent_of(pairs: np.ndarray, num_items: int) -> float:
@@ -42,6 +43,30 @@ def test_a_seed_fixes_the_data() -> None:
     one, same, other = (generate(num_users=50, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_features_tell_of_the_kind_of_the_generated_items() -> None:
+    pairs, tables = generate(), features()
+    users = np.zeros((1000, 2000), dtype=np.float32)
+    users[pairs[:, 1], pairs[:, 0]] = 1.0
+    together = cosines(users)
+    for table in tables.values():
+        alike = cosines(standardised(table))
+        apart = cosines(standardised(features(seed=1)["image"]))  # of other items
+        assert correlation(alike, together) > 0.3
+        assert abs(correlation(apart, together)) < 0.02
+    assert tables["image"].min() == 0
+    assert cosines(tables["image"]).mean() > 0.8
+    assert tables["audio"].min() < 0
+
+
+def cosines(table: np.ndarray) -> np.ndarray:
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    return (unit @ unit.T)[np.triu_indices(len(table), 1)]
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 @pytest.mark.parametrize("sizes", [{"num_users": 0}, {"mean_items": 5.0}, {"num_items": 39}])

@@ -12,19 +12,23 @@ from trainer.encoders.external import PREFIX, from_entry_point
 from trainer.encoders.gru4rec import GRU4Rec
 from trainer.encoders.lightgcn import LightGCN
 from trainer.encoders.mf import MF
+from trainer.encoders.mmlightgcn import MultiModalLightGCN
 from trainer.encoders.ngcf import NGCF
 from trainer.encoders.sasrec import SASRec
+from trainer.encoders.vbpr import VBPR
 
 __all__ = [
     "ENCODERS",
     "MF",
     "NGCF",
+    "VBPR",
     "CL4SRec",
     "Encoded",
     "Encoder",
     "GRU4Rec",
     "HasAuxiliary",
     "LightGCN",
+    "MultiModalLightGCN",
     "ReadsSequences",
     "SASRec",
     "make",
@@ -41,6 +45,10 @@ ENCODERS: dict[str, Maker] = {
     ),
     "ngcf": lambda data, dim, dropout, _length, rng: NGCF(
         data.train, data.num_users, data.num_items, dim, message_dropout=dropout, generator=rng
+    ),
+    "vbpr": lambda data, dim, _dropout, _length, rng: VBPR(data, dim, generator=rng),
+    "mmlightgcn": lambda data, dim, _dropout, _length, rng: MultiModalLightGCN(
+        data, dim, generator=rng
     ),
     "gru4rec": lambda data, dim, dropout, length, rng: GRU4Rec(
         data, dim, length, dropout, generator=rng
@@ -67,7 +75,8 @@ def make(
 
     Args:
         name: a key of `ENCODERS`, or `external:module:factory`.
-        interactions: gives the sizes, a graph its edges (those of train only), and sequences.
+        interactions: gives the sizes, a graph its edges (those of train only), sequences, and
+            features of items.
         dim: d >= 1.
         seed: seeds the first values.
         dropout: in [0, 1), of the encoders that have one.

@@ -1,11 +1,11 @@
-"""The bipartite graph of who took what, and the product with it."""
+"""Normalised graphs as sparse matrices, above all that of who took what; the product with one."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 
@@ -22,21 +22,37 @@ def normalised_adjacency(
     Returns:
         float32 sparse CSR [U + I, U + I], symmetric.
     """
-    n = num_users + num_items
     users, items = train[:, 0], train[:, 1] + num_users
     rows, columns = np.concatenate([users, items]), np.concatenate([items, users])
-    order = np.lexsort((columns, rows))
-    rows, columns = rows[order], columns[order]
+    n = num_users + num_items
+    return sparse(rows, columns, normalised(rows, columns, n), n)
+
+
+def normalised(
+    rows: Int64[np.ndarray, "E"], columns: Int64[np.ndarray, "E"], n: int
+) -> Float64[np.ndarray, "E"]:
+    """1 / sqrt(degree at one end * degree at the other) of each edge, given both ways."""
     degree = np.bincount(rows, minlength=n)
-    values = 1.0 / np.sqrt(degree[rows] * degree[columns])
-    starts = np.concatenate([[0], np.cumsum(degree)])
+    weights: np.ndarray = 1.0 / np.sqrt(degree[rows] * degree[columns])
+    return weights
+
+
+def sparse(
+    rows: Int64[np.ndarray, "E"],
+    columns: Int64[np.ndarray, "E"],
+    values: Float64[np.ndarray, "E"],
+    n: int,
+) -> Float[Tensor, "n n"]:
+    """The float32 sparse CSR matrix [n, n] of these entries; values of one place are added up."""
+    places, where = np.unique(rows * n + columns, return_inverse=True)
+    starts = np.searchsorted(places, np.arange(n + 1) * n)
     with warnings.catch_warnings():
         # "Sparse CSR tensor support is in beta state": the one product used here is tested.
         warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
         return torch.sparse_csr_tensor(
             torch.from_numpy(starts.astype(np.int32)),  # MKL's own index type: int64 would be
-            torch.from_numpy(columns.astype(np.int32)),  # converted in every product
-            torch.from_numpy(values.astype(np.float32)),
+            torch.from_numpy((places % n).astype(np.int32)),  # converted in every product
+            torch.from_numpy(np.bincount(where, values).astype(np.float32)),
             size=(n, n),
             check_invariants=True,
         )

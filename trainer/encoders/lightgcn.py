@@ -56,9 +56,7 @@ class LightGCN(nn.Module):
 
     def encode(self, users: Int[Tensor, " B"]) -> Encoded:
         """See `Encoder.encode`."""
-        final = propagate(self.table, self.adjacency, self.num_layers)
-        # Two tables: rows looked up in one cost a dense gradient of that one alone.
-        users_table, items_table = final.split([self.num_users, len(final) - self.num_users])
+        users_table, items_table = self._final()
         return Encoded(embedding(users, users_table), rows_of(items_table), self._layers)
 
     def penalty(self, users: Int[Tensor, " B"], items: Int[Tensor, " M"]) -> Float[Tensor, ""]:
@@ -69,8 +67,13 @@ class LightGCN(nn.Module):
     @torch.no_grad()
     def tables(self, _split: str = "test") -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
         """See `Encoder.tables`."""
+        return self._final()
+
+    def _final(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "I d"]]:
+        """Two tables: rows looked up in one cost a dense gradient of that one alone."""
         final = propagate(self.table, self.adjacency, self.num_layers)
-        return final[: self.num_users], final[self.num_users :]
+        users, items = final.split([self.num_users, len(final) - self.num_users])
+        return users, items
 
     def _layers(self) -> tuple[Lookup, ...]:
         """See `Encoded.layers`; propagated again, since `propagate` keeps no layer."""

@@ -131,7 +131,8 @@ class Learner:
         self.sampler.observe(users, positives, positives.roll(1, 0))
         self.sampler.batches.clamp_(max=SCALE_BATCHES)
         part = slice(rank(), None, world())
-        loss = self.loss(users[part], positives[part], self._generator(step, 1 + rank())).total
+        noise = self._generator(step, 1 + rank())
+        loss: Tensor = self.loss(users[part], positives[part], noise).total
         self.optimizer.zero_grad()
         (loss * weight(len(users[part]))).backward()
         self.optimizer.step()

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from core.samplers import rebuild
+from core.errors import CheckpointRefusedError
+from core.samplers import ADAR, rebuild
 from trainer.following.config import FollowConfig
 from trainer.following.drift import Cloud
 from trainer.following.learner import Learner
@@ -71,6 +72,7 @@ class State:
 
         Raises:
             CheckpointCorruptError: it cannot be read.
+            CheckpointRefusedError: it is of a method that cannot be followed.
         """
         self._seen = self._stamp()
         if self._seen is None:
@@ -78,6 +80,8 @@ class State:
         tensors, plain = read_state(self.file, ("record",))
         record = plain["record"]
         sampler = rebuild(record["method"], record["sampler"])
+        if not isinstance(sampler, ADAR):
+            raise CheckpointRefusedError(f"{self.file} has method {sampler.method}; wanted is adar")
         sampler.load_state_dict(below("sampler/", tensors))
         learner = Learner(sampler, config)
         restore_optimizer(learner.optimizer, below("optimizer/", tensors))

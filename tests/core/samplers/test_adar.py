@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from core.samplers import ADAR, ADARConfig, NegativeSampler, Query, rebuild
+from core.samplers import ADAR, ADARConfig, Generates, HasLaw, Query, draw, rebuild
 from core.transition import RULES, Transition
 from tests.reference.looped import looped_chain
 
@@ -28,8 +28,16 @@ def law(sampler, query, seed=1):
     return sampler.law(query, torch.Generator().manual_seed(seed))
 
 
-def test_is_a_negative_sampler():
-    assert isinstance(make_sampler(), NegativeSampler)
+def test_has_a_law_and_is_drawn_from_it():
+    sampler, query = make_sampler(), make_query(rule="random")
+    assert isinstance(sampler, HasLaw)
+    assert not isinstance(sampler, Generates)
+    drawn = draw(sampler, query, 3, torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(4)
+    expected = sampler.law(query, generator)
+    assert torch.equal(drawn.transition, expected.transition)
+    assert torch.equal(drawn.negatives, expected.draw(3, generator))
+    assert drawn.weights is None
 
 
 @pytest.mark.parametrize("rule", ["score_aware", "calibrated", "theorem", "random", "fixed"])
@@ -164,7 +172,7 @@ def test_refuses_bad_configs(values, message):
 
 
 def test_rebuild_refuses_what_it_does_not_know():
-    with pytest.raises(ConfigError, match="method = 'gan'; known: adar"):
+    with pytest.raises(ConfigError, match="method = 'gan'; known: adar, cnsdiff, dmns, gdnsm"):
         rebuild("gan", {})
     with pytest.raises(ConfigError, match="does not fit method 'adar'"):
         rebuild("adar", {"dim": 4, "transition": {}, "colour": "red"})

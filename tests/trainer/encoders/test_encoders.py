@@ -1,26 +1,16 @@
 """What every encoder promises the loop, whatever it reads."""
 
-import numpy as np
 import pytest
 import torch
 
 from core.errors import ConfigError
+from tests.trainer.encoders.six import DIM, M, U
 from trainer.batches import Batch, make_batches
 from trainer.data import Interactions
 from trainer.defaults import DEFAULTS
 from trainer.encoders import ENCODERS, Encoder, HasAuxiliary, ReadsSequences, make
 
-U, M, DIM = 6, 7, 8
-TRAIN = np.array([[0, 0], [0, 1], [0, 4], [1, 1], [2, 0], [2, 3], [2, 2], [2, 5], [4, 2], [4, 6]])
-VALID = np.array([[0, 6], [1, 4]])
-OF_PAIRS = ("mf", "lightgcn", "ngcf")
-
-
-@pytest.fixture
-def data() -> Interactions:
-    empty = np.empty((0, 2), dtype=np.int64)
-    users, items = np.arange(U).astype(str), np.arange(M).astype(str)
-    return Interactions("six", U, M, TRAIN, VALID, empty, users, items)
+OF_PAIRS = ("mf", "lightgcn", "ngcf", "vbpr", "mmlightgcn")
 
 
 def whole_batch(encoder: Encoder, data: Interactions) -> Batch:
@@ -69,7 +59,7 @@ def test_gradient_reaches_every_parameter(name: str, data: Interactions) -> None
     assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", OF_PAIRS)
+@pytest.mark.parametrize("name", ["mf", "lightgcn", "ngcf", "mmlightgcn"])
 def test_penalty_is_half_the_squared_norm_of_the_raw_rows(name: str, data: Interactions) -> None:
     encoder = make(name, data, DIM, seed=0)
     tables = [p.detach() for p in encoder.parameters() if len(p) in {U, M, U + M}]

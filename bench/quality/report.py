@@ -1,0 +1,221 @@
+"""Markdown and plots from the results that exist; what is missing is a dash.
+
+<to>/quality/<table>.md, *.png   a page for each table of which something is known
+<to>/quality.md                  links to them, between its two markers
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.quality import plots
+from bench.quality.cells import Cell, Settings
+from bench.quality.paper import PAPER
+from bench.quality.search import Result
+from bench.quality.statistics import Comparison, holm
+from bench.quality.store import Store
+from bench.quality.summary import Line, contests
+from bench.quality.tables import TABLES
+from bench.serving.report import table
+
+BEGIN, END = "<!-- tables: written by bench.quality report -->", "<!-- end of tables -->"
+EDGE = "°"
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+NONE = "–"
+REPORTED = tuple(name for name in TABLES if name != "smoke")  # its figures mean nothing
+
+
+def write(store: Store, to: Path, names: Sequence[str] = REPORTED) -> str:
+    """The pages of these tables, as far as something is known of them; tells what was written."""
+    folder = to / "quality"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in names:
+        lines = [Line(cell, store) for cell in TABLES[name]]
+        if not any(line.tried or line.jobs for line in lines):
+            continue
+        pictures = plots.draw(name, lines, folder)
+        (folder / f"{name}.md").write_text(page(name, lines, pictures))
+        written.append(f"[{name}](quality/{name}.md): {known(lines)}")
+    index(to / "quality.md", written)
+    return "\n".join(written) or "no results there yet"
+
+
+def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
+    """A table's page."""
+    parts = [
+        f"# {name}",
+        f"Written by `python -m bench.quality report` from what had been run: {known(lines)}. The "
+        "protocol and the words are in [quality](../quality.md).",
+        "## Test",
+        "Mean over seeds ± their standard deviation.",
+        *results(name, lines),
+        "## Differences in test Recall@20",
+        *differences(lines),
+        "## Search and cost",
+        *costs(lines),
+        "## What the negatives are like",
+        "In the best epoch of the first seed, shares of a batch's rows.",
+        *hardness(lines),
+        *(f"![{picture}]({picture})" for picture in pictures),
+        *drifts(lines),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def known(lines: Sequence[Line]) -> str:
+    """How much of a table there is."""
+    done = sum(bool(line.jobs) for line in lines)
+    return f"{done} of {len(lines)} cells"
+
+
+def results(name: str, lines: Sequence[Line]) -> list[str]:
+    """The metrics, beside the paper's."""
+    paper = PAPER.get(name, {})
+    columns = ["cell", "seeds", *METRICS, *(["the paper's R@10 / R@20 / N@10"] if paper else [])]
+    rows = []
+    for line in lines:
+        row = [line.cell.label, str(len(line.jobs) or NONE)]
+        row += [spread(line.figures("test", metric)) for metric in METRICS]
+        if paper:
+            there = paper.get(line.cell.label)
+            row.append(" / ".join(map(fraction, there)) if there else NONE)
+        rows.append(row)
+    return ["\n".join(table(columns, rows))]
+
+
+def differences(lines: Sequence[Line]) -> list[str]:
+    """Who is better than whom, and how sure that is."""
+    found = contests(lines)
+    if not found:
+        return ["Nothing is compared in this table."]
+    tested = [comparison.p_users for _, _, comparison in found if comparison]
+    corrected = iter(holm(tested))
+    columns = ["cell", "against", "seeds", "difference", "relative", "95 %", "p users", "Holm",
+               "p seeds"]  # fmt: skip
+    rows = [
+        [a.cell.label, b.cell.label, *(_told(one, next(corrected)) if one else [NONE] * 7)]
+        for a, b, one in found
+    ]
+    return [
+        f"Holm corrects the p over users for the {len(tested)} comparisons of this table that "
+        "could be made.",
+        "\n".join(table(columns, rows)),
+    ]
+
+
+def costs(lines: Sequence[Line]) -> list[str]:
+    """What was chosen, and what an epoch costs beside the base's."""
+    by_label = {line.cell.label: line for line in lines}
+    columns = ["cell", "trials", "chosen", "best epoch", "s an epoch", "processor s", "x base",
+               "peak MiB"]  # fmt: skip
+    rows = []
+    for line in lines:
+        base = by_label.get(line.cell.against or "")
+        chosen = told_choice(line.cell, line.first["chosen"]) if line.first else NONE
+        rows.append(
+            [
+                line.cell.label,
+                f"{line.tried} of {line.cell.budget}",
+                chosen,
+                ", ".join(map(_epochs, line.results)) or NONE,
+                _mean(line.figures("cost", "seconds per epoch"), ".2f"),
+                _mean(line.figures("cost", "processor seconds per epoch"), ".2f"),
+                _ratio(line, base, "processor seconds per epoch"),
+                _mean(line.figures("cost", "peak MiB"), ".0f"),
+            ]
+        )
+    return [
+        "\n".join(table(columns, rows)),
+        f"{EDGE} the largest or smallest value that was tried: the best may lie beyond it.",
+    ]
+
+
+def told_choice(cell: Cell, chosen: Settings) -> str:
+    """The chosen settings, with a mark where a wider search might choose another."""
+    tried: dict[str, set[Any]] = {}
+    for stage in cell.space:
+        for name, values in stage.items():
+            tried.setdefault(name, set()).update(values)
+    ends = {name: (min(values), max(values)) for name, values in tried.items()}
+    told = [
+        f"{name}={value}{EDGE if value in ends[name] else ''}" for name, value in chosen.items()
+    ]
+    return " ".join(told) or "the defaults"
+
+
+def hardness(lines: Sequence[Line]) -> list[str]:
+    """The diagnostics of the best epoch."""
+    shares = ("negative > positive", "generated > positive", "generated > negative",
+              "negative > hardest", "generated > hardest", "false negatives")  # fmt: skip
+    columns = ["cell", *shares, "mean t*"]
+    rows = []
+    for line in lines:
+        row = _best_row(line.first)
+        told = [format(row[name], ".4f") if name in row else NONE for name in shares]
+        counts = np.asarray(row.get("transition", []), dtype=float)
+        mean = counts @ np.arange(len(counts)) / counts.sum() if counts.sum() else None
+        rows.append([line.cell.label, *told, NONE if mean is None else f"{mean:.1f}"])
+    return ["\n".join(table(columns, rows))]
+
+
+def drifts(lines: Sequence[Line]) -> list[str]:
+    """Runs that another default was in force for."""
+    found = [f"* {line.cell.label}: {'; '.join(told)}" for line in lines if (told := line.drift())]
+    return ["Run under defaults that have changed since:", "\n".join(found)] if found else []
+
+
+def index(page_of_words: Path, written: Sequence[str]) -> None:
+    """Put the links between the markers of `quality.md`, where there is such a page."""
+    if not page_of_words.exists():
+        return
+    text = page_of_words.read_text()
+    before, after = text.index(BEGIN) + len(BEGIN), text.index(END)
+    links = "\n".join(f"* {line}" for line in written) or "Nothing has been run yet."
+    page_of_words.write_text(f"{text[:before]}\n\n{links}\n\n{text[after:]}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, the latter from two values on."""
+    if not values:
+        return NONE
+    told = fraction(float(np.mean(values)))
+    return f"{told} ± {fraction(float(np.std(values, ddof=1)))}" if len(values) > 1 else told
+
+
+def fraction(value: float) -> str:
+    """Four places, without the 0 before them."""
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def _told(one: Comparison, corrected: float) -> list[str]:
+    low, high = one.interval
+    return [
+        str(one.seeds),
+        f"{one.difference:+.4f}",
+        f"{one.relative:+.1%}",
+        f"{low:+.4f} to {high:+.4f}",
+        f"{one.p_users:.4f}",
+        f"{corrected:.4f}",
+        NONE if one.p_seeds is None else f"{one.p_seeds:.4f}",
+    ]
+
+
+def _epochs(result: Result) -> str:
+    return f"{result['best epoch']} of {result['epochs']}"
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    return format(float(np.mean(values)), form) if values else NONE
+
+
+def _ratio(line: Line, base: Line | None, figure: str) -> str:
+    mine, theirs = (one.figures("cost", figure) if one else [] for one in (line, base))
+    return f"{np.mean(mine) / np.mean(theirs):.2f}" if mine and theirs else NONE
+
+
+def _best_row(result: Result | None) -> Result:
+    rows = result["diagnostics"] if result else []
+    return next((row for row in rows if result and row["epoch"] == result["best epoch"]), {})

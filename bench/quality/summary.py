@@ -1,0 +1,121 @@
+"""What is known of a table now: its cells' final runs, and who is compared with whom."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.quality.cells import Cell, Job, flat
+from bench.quality.search import Result, finals, trials
+from bench.quality.statistics import Comparison, PerUser, compare
+from bench.quality.store import Store
+from core.samplers import ADARConfig
+from trainer.config import NO_METHOD
+
+SEEDS = tuple(range(10))  # looked for, whichever were asked for
+OURS = "+ours"
+_OF_SAMPLER = {"weight", "transition", "draws", "diffusion_learning_rate", "diffusion_steps"} | (
+    {one.name for one in fields(ADARConfig)} - {"dim"}
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell and its finished runs.
+
+    Attributes:
+        cell: which.
+        store: where its results are.
+    """
+
+    cell: Cell
+    store: Store
+
+    @cached_property
+    def jobs(self) -> dict[int, Job]:
+        """Its final runs that are finished, by seed."""
+        wanted = finals(self.cell, SEEDS, self.store.result)
+        return {job.seed: job for job in wanted if self.store.result(job) is not None}
+
+    @property
+    def results(self) -> list[Result]:
+        """Theirs, in the seeds' order."""
+        return [self._result(job) for job in self.jobs.values()]
+
+    @property
+    def first(self) -> Result | None:
+        """The one that plots show."""
+        return next(iter(self.results), None)
+
+    @property
+    def projection(self) -> NDArray[np.float32] | None:
+        """The first one's users in two dimensions."""
+        job = next(iter(self.jobs.values()), None)
+        return None if job is None else self.store.arrays(job)["projection"]
+
+    @cached_property
+    def tried(self) -> int:
+        """Trials that are finished."""
+        known = trials(self.cell, self.store.result)
+        return sum(self.store.result(job) is not None for job in known)
+
+    def figures(self, *path: str) -> list[float]:
+        """One figure of every final run, by its path in the result; None is left out."""
+        found = []
+        for result in self.results:
+            value: Any = result
+            for name in path:
+                value = value[name]
+            if value is not None:
+                found.append(float(value))
+        return found
+
+    def per_user(self) -> dict[int, PerUser]:
+        """Recall@20 of every final run, by seed."""
+        arrays = {seed: self.store.arrays(job) for seed, job in self.jobs.items()}
+        return {seed: PerUser(of["users"], of["recall@20"]) for seed, of in arrays.items()}
+
+    def drift(self) -> list[str]:
+        """Settings that were another default when the runs were done, and matter to them."""
+        return sorted({told for job in self.jobs.values() for told in self._drift(job)})
+
+    def _drift(self, job: Job) -> Iterator[str]:
+        then, now = flat(self._result(job)["config"]), flat(job.config.as_dict())
+        for name in then.keys() & now.keys() - {"device"}:
+            matters = job.config.method != NO_METHOD or name.split(".")[0] not in _OF_SAMPLER
+            if then[name] != now[name] and matters:
+                yield f"{name} was {then[name]}, is {now[name]}"
+
+    def _result(self, job: Job) -> Result:
+        found = self.store.result(job)
+        assert found is not None
+        return found
+
+
+def contests(lines: Sequence[Line]) -> list[tuple[Line, Line, Comparison | None]]:
+    """Every cell with its base, and our rule with what else there is over the same base."""
+    by_label = {line.cell.label: line for line in lines}
+    pairs = [
+        (line, by_label[line.cell.against])
+        for line in lines
+        if line.cell.against is not None and line.cell.against in by_label
+    ]
+    pairs += [
+        (ours, rival)
+        for ours in lines
+        if ours.cell.label.endswith(OURS)
+        for rival in lines
+        if rival.cell.against == ours.cell.against and rival is not ours
+    ]
+    return [(a, b, compare(a.per_user(), b.per_user())) for a, b in pairs]
+
+
+def families(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Lines by the base that they stand on, itself first."""
+    grouped: dict[str, list[Line]] = {}
+    for line in lines:
+        grouped.setdefault(line.cell.against or line.cell.label, []).append(line)
+    return grouped

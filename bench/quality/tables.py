@@ -1,0 +1,112 @@
+"""The tables, as data, each in the order of what its cells teach.
+
+A method's cell has as many trials as its base: both search the encoder's regulariser first, then
+the base its learning rate, and the method what only it has.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from bench.quality.cells import Cell, Settings, Stage
+
+LITERAL: Settings = {"method": "adar", "transition.rule": "score_aware"}  # the paper's Eq. 11
+OURS: Settings = {"method": "catalogue", "transition.rule": "random", "candidates": 32}
+OURS_STAGE: Stage = {"draws": (1, 4, 8)}
+
+LITERAL_STAGE: Stage = {"weight": (0.03, 0.1, 0.3)}
+BASE_STAGE: Stage = {"learning_rate": (1e-3, 3e-3, 1e-2)}
+DNS_STAGE: Stage = {"candidates": (8, 16, 32)}
+
+REGULARISERS: dict[str, Stage] = {
+    "mf": {"l2": (1e-2, 3e-2, 1e-1)},
+    "lightgcn": {"l2": (3e-4, 1e-3, 3e-3)},
+    "ngcf": {"l2": (3e-4, 1e-3, 3e-3)},
+    "gru4rec": {"dropout": (0.1, 0.3, 0.5)},
+    "sasrec": {"dropout": (0.3, 0.5, 0.7)},
+    "cl4srec": {"dropout": (0.3, 0.5, 0.7)},
+}
+EPOCHS = {"mf": 150, "lightgcn": 120, "ngcf": 150, "gru4rec": 120, "sasrec": 120, "cl4srec": 120}
+THREE = (0, 1, 2)
+
+
+def family(
+    data: str,
+    encoder: str,
+    seeds: tuple[int, ...] = (0,),
+    name: str | None = None,
+    rival: bool = True,
+    **settings: Any,
+) -> list[Cell]:
+    """A base, our rule, the rival DNS and the literal method, over the same encoder."""
+    name = name or encoder
+    first = REGULARISERS[encoder]
+    common = {"epochs": EPOCHS[encoder], **settings}
+
+    def cell(label: str, stage: Stage, more: Settings, against: str | None) -> Cell:
+        return Cell(label, data, encoder, {**common, **more}, (first, stage), against, seeds)
+
+    cells = [
+        cell(name, BASE_STAGE, {}, None),
+        cell(f"{name}+ours", OURS_STAGE, OURS, name),
+        cell(f"{name}/dns", DNS_STAGE, {"negatives": "dns"}, name),
+        cell(f"{name}+adar", LITERAL_STAGE, LITERAL, name),
+    ]
+    return cells if rival else [one for one in cells if not one.label.endswith("/dns")]
+
+
+def variants(encoder: str) -> list[Cell]:
+    """The paper's Table 3: where t* comes from."""
+    base, _, _, literal = family("beauty", encoder)
+    rules = {"random": "random", "fixed": "fixed", "mixed": "mixed", "adaptive": "score_aware"}
+    told = [
+        replace(literal, label=f"{encoder}+{name}",
+                settings={**literal.settings, "transition.rule": rule})
+        for name, rule in rules.items()
+    ]  # fmt: skip
+    return [base, *told]
+
+
+def sweep(method: str, settings: Settings, field: str, values: tuple[Any, ...]) -> list[Cell]:
+    """One field of a method over LightGCN, all else at its default."""
+    common = {"epochs": EPOCHS["lightgcn"], **settings}
+    return [
+        Cell(f"{method}:{field}={value}", "beauty", "lightgcn", {**common, field: value})
+        for value in values
+    ]
+
+
+STEPS = (5, 10, 20, 50, 100, 200)
+WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)
+
+# Seconds on generated data, to see that all of it works; its figures mean nothing.
+_TINY: Settings = {"epochs": 4, "eval_every": 2, "dim": 16}
+SMOKE = [
+    Cell("mf", "generated", "mf", _TINY, ({"l2": (1e-2, 1e-1)},), None, THREE),
+    Cell("mf+adar", "generated", "mf", {**_TINY, **LITERAL}, ({"l2": (1e-2, 1e-1)},), "mf", THREE),
+]
+
+TABLES: dict[str, list[Cell]] = {
+    "beauty": [
+        *family("beauty", "lightgcn", THREE),
+        *family("beauty", "mf", THREE),
+        *family("beauty", "sasrec", THREE),
+        *family("beauty", "ngcf"),
+        *family("beauty", "gru4rec"),
+        *family("beauty", "lightgcn", name="mixgcf", rival=False, negatives="mixgcf"),
+        *family("beauty", "lightgcn", name="ahns", rival=False, negatives="ahns"),
+        *family("beauty", "cl4srec"),
+    ],
+    "toys": [
+        *family("toys", "lightgcn", THREE),
+        *family("toys", "mf", THREE),
+        *family("toys", "sasrec", THREE),
+    ],
+    "table3": [*variants("ngcf"), *variants("gru4rec")],
+    "sweeps": [
+        *sweep("adar", LITERAL, "weight", WEIGHTS),
+        *sweep("ours", OURS, "weight", WEIGHTS),
+        *sweep("adar", LITERAL, "num_steps", STEPS),
+        *sweep("ours", OURS, "num_steps", STEPS),
+    ],
+    "smoke": SMOKE,
+}
