@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.cli.conftest import ENVIRONMENT, ROOT
 from tests.trainer.following.world import MODEL
 
-PATIENCE = 60  # seconds for anything to happen on a busy machine
+PATIENCE = 120  # seconds for anything to happen on a busy machine
 SMALL = (
     *("--batch-size", "256", "--buffer", "4096", "--half-life", "2048", "--held-out", "512"),
     *("--publish-every", "50", "--num-steps", "10", "--learning-rate", "3e-3"),

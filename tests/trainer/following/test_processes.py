@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from safetensors import safe_open
 
 from core.registry import Registry
@@ -10,6 +11,8 @@ from tests.service.redis_server import RedisServer, redis_server  # noqa: F401
 from tests.trainer.following.processes import following
 from tests.trainer.following.world import MODEL, World
 from trainer.following.state import STATE_FILE
+
+pytestmark = pytest.mark.timeout(400)  # each starts some processes that import torch
 
 
 def rows_in_state(folder) -> int:
