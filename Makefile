@@ -15,7 +15,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test test-slow stack-test image-test dashboards pictures lint audit format serve bench \
+.PHONY: help setup tools demo test test-slow stack-test image-test dashboards pictures lint audit format serve online bench \
   bench-serving bench-quality soak clean
 
 help:  ## list the targets
@@ -70,6 +70,9 @@ format: setup  ## put the code into the house's form
 
 serve: setup  ## serve what `make demo` published
 	$(BIN)/turnpoint serve --registry .turnpoint/registry
+
+online: setup  ## a trainer and the model that learns from its traffic, side by side; a minute, or DATA=<file>
+	$(BIN)/python examples/online_loop.py $(if $(DATA),--data $(DATA))
 
 bench: setup  ## measure what ADAR adds to an epoch, and Turnpoint beside other servers and its floor
 	$(BIN)/python -m bench.epochs $(if $(DATA),--data $(DATA))

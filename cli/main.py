@@ -11,7 +11,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import typer
 
-from cli import bench, demo, generate, models, publish, serve, train
+from cli import bench, demo, follow, generate, models, publish, serve, train
 
 app = typer.Typer(
     name="turnpoint",
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("train")(train.train)
+app.command("follow")(follow.follow)
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.command("publish")(publish.publish)

@@ -17,7 +17,11 @@ def train(
         typer.Option(help="of a single file: random or leave-one-out; default: the encoder's"),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="mf, lightgcn, ngcf, vbpr, mmlightgcn, gru4rec, sasrec or cl4srec")
+        str,
+        typer.Option(
+            help="mf, lightgcn, ngcf, vbpr, mmlightgcn, gru4rec, sasrec, cl4srec, or yours: "
+            "external:module:factory"
+        ),
     ] = "lightgcn",
     negatives: Annotated[
         str, typer.Option(help="sampler of e_j: uniform, popularity, dns, mixgcf or ahns")

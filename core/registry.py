@@ -4,21 +4,13 @@
     <registry>/<model>/<version>/manifest.json
     <registry>/<model>/LATEST                         the live version's name
 
-A version becomes visible all at once or not at all: on a file system it is written beside its
-place, synced and renamed; on an object store its manifest comes last, and a version without one is
-none.
-LATEST is replaced after that, atomically. Readers verify what they read (`core.checkpoint`).
+A version becomes visible all at once or not at all (`core.stores`): on an object store its manifest
+comes last, and a version without one is none. LATEST is replaced after that, atomically. Readers
+verify what they read (`core.checkpoint`).
 """
 
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-import fsspec
 
 from core.checkpoint import (
     MANIFEST_FILE,
@@ -30,110 +22,11 @@ from core.checkpoint import (
     warm_up,
 )
 from core.errors import CheckpointMissingError, ConfigError
+from core.stores import LocalStore, RemoteStore, Store
 
 LATEST = "LATEST"
+STALE_DRAFT_SECONDS = 3600.0  # nobody takes that long to write a version
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-@runtime_checkable
-class Store(Protocol):
-    """Files under one root. Paths are relative, with forward slashes."""
-
-    def read(self, path: str) -> bytes:
-        """The content; FileNotFoundError where there is none."""
-        ...
-
-    def folders(self, path: str) -> list[str]:
-        """The names of the folders below; empty where there is none."""
-        ...
-
-    def create(self, path: str, files: Mapping[str, bytes]) -> None:
-        """A new folder with its files in order, visible as a whole; FileExistsError if there."""
-        ...
-
-    def replace(self, path: str, content: bytes) -> None:
-        """Put content in a file's place, atomically."""
-        ...
-
-
-class LocalStore:
-    """A directory: fsync, then rename, then fsync of the parent."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def read(self, path: str) -> bytes:
-        """The content of a file."""
-        return (self.root / path).read_bytes()
-
-    def folders(self, path: str) -> list[str]:
-        """Names of the folders, without those still being written."""
-        folder = self.root / path
-        if not folder.is_dir():
-            return []
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-
-    def create(self, path: str, files: Mapping[str, bytes]) -> None:
-        """Write to a hidden folder beside the target, then rename it."""
-        target = self.root / path
-        if target.exists():
-            raise FileExistsError(target)
-        draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        draft.mkdir(parents=True)
-        try:
-            for name, content in files.items():
-                _write_synced(draft / name, content)
-            _sync_folder(draft)
-            draft.rename(target)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        _sync_folder(target.parent)
-
-    def replace(self, path: str, content: bytes) -> None:
-        """Write beside the file, then rename over it."""
-        target = self.root / path
-        draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        try:
-            _write_synced(draft, content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(target.parent)
-
-
-class RemoteStore:
-    """An fsspec address, e.g. `s3://bucket/registry`; single-object writes are atomic there."""
-
-    def __init__(self, address: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(address)
-        # Another process publishes: a cached listing would hide its versions.
-        self.fs.use_listings_cache = False
-
-    def read(self, path: str) -> bytes:
-        """The content of an object."""
-        return bytes(self.fs.cat_file(f"{self.root}/{path}"))
-
-    def folders(self, path: str) -> list[str]:
-        """Names of the common prefixes."""
-        self.fs.invalidate_cache()
-        try:
-            entries = self.fs.ls(f"{self.root}/{path}".rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
-
-    def create(self, path: str, files: Mapping[str, bytes]) -> None:
-        """Write the objects in order; the last one makes the version visible."""
-        last = f"{self.root}/{path}/{list(files)[-1]}"
-        if self.fs.exists(last):
-            raise FileExistsError(last)
-        for name, content in files.items():
-            self.fs.pipe_file(f"{self.root}/{path}/{name}", content)
-
-    def replace(self, path: str, content: bytes) -> None:
-        """Overwrite one object."""
-        self.fs.pipe_file(f"{self.root}/{path}", content)
 
 
 class Registry:
@@ -209,6 +102,34 @@ class Registry:
             raise CheckpointMissingError(self._missing(model, version))
         self.store.replace(f"{model}/{LATEST}", f"{version}\n".encode())
 
+    def prune(
+        self, model: str, keep: int, *, drafts_older: float = STALE_DRAFT_SECONDS
+    ) -> list[str]:
+        """Remove all versions but the latest `keep` and the live one, and drafts left by a kill.
+
+        A version that was pinned is the live one, so it stays; LATEST is read again before each
+        removal, since somebody may roll back meanwhile.
+
+        Args:
+            model: its name.
+            keep: versions, at least 1.
+            drafts_older: seconds since the last write to a draft.
+
+        Returns:
+            what was removed, oldest first; drafts first.
+
+        Raises:
+            ConfigError: `keep` is below 1.
+        """
+        if keep < 1:
+            raise ConfigError(f"keep = {keep}; at least 1 version must stay")
+        removed = self.store.sweep(checked_name(model), drafts_older)
+        for version in self.versions(model)[:-keep]:
+            if version != self.live(model):
+                self.store.remove(f"{model}/{version}", (MANIFEST_FILE, WEIGHTS_FILE))
+                removed.append(version)
+        return removed
+
     def _is_whole(self, model: str, version: str) -> bool:
         try:
             self.store.read(f"{model}/{version}/{MANIFEST_FILE}")
@@ -239,18 +160,3 @@ def checked_name(name: str) -> str:
             "beginning with a letter or digit"
         )
     return name
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

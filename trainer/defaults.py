@@ -5,6 +5,7 @@ from typing import Any
 from core.errors import ConfigError
 from core.transition import Transition
 from trainer.config import NO_METHOD, TrainConfig
+from trainer.encoders.external import PREFIX
 
 _SEQUENCES: dict[str, Any] = {
     "split": "leave-one-out",
@@ -43,14 +44,15 @@ def config_for(encoder: str, **given: Any) -> TrainConfig:
     The common ones come last.
 
     Args:
-        encoder: a name in `trainer.encoders.ENCODERS`.
+        encoder: a name in `trainer.encoders.ENCODERS`, or `external:module:factory`, which has
+            the common defaults alone.
         given: fields of `TrainConfig`; None means not given.
 
     Raises:
         ConfigError: no encoder has that name, or a value is out of range.
     """
-    if encoder not in DEFAULTS:
+    if encoder not in DEFAULTS and not encoder.startswith(PREFIX):
         raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
     own = METHOD_DEFAULTS.get(given.get("method", NO_METHOD), {})
-    return TrainConfig(encoder=encoder, **{**DEFAULTS[encoder], **own, **chosen})
+    return TrainConfig(encoder=encoder, **{**DEFAULTS.get(encoder, {}), **own, **chosen})

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 from core.errors import CheckpointError, ConfigError
-from core.registry import LocalStore, Registry
+from core.registry import Registry
+from core.stores import LocalStore
 from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions

@@ -5,7 +5,8 @@ from core.registry import Registry
 from core.samplers import NegativeSampler
 from trainer.config import TrainConfig
 
-PUBLISHED, REFUSED, FAILED = OUTCOMES = ("ok", "refused", "failed")
+# `held`: sound, but not better than what is live, which `follow` asks before it publishes.
+PUBLISHED, HELD, REFUSED, FAILED = OUTCOMES = ("ok", "held", "refused", "failed")
 
 
 def publish(

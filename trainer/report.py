@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.registry import LocalStore
+from core.stores import LocalStore
 from trainer.config import TrainConfig
 from trainer.run import Run
 

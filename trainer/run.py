@@ -4,22 +4,25 @@ The file is one safetensors (never a pickle), replaced atomically, so that a run
 goes on from its last whole epoch and ends exactly as an uninterrupted one would.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn, optim
 
-from core.errors import CheckpointCorruptError, ConfigError
-from core.registry import LocalStore
 from core.samplers import Sampler
 from trainer.distributed import parallel_loss
 from trainer.encoders import Encoder
+from trainer.state_file import (
+    below,
+    check_same,
+    optimizer_tensors,
+    read_state,
+    restore_optimizer,
+    write_state,
+)
 
 STATE_FILE = "training.safetensors"
 _NEVER = float("-inf")
@@ -96,18 +99,14 @@ class Run:
         tensors = {f"now/{name}": tensor for name, tensor in self._weights().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best_state.items()}
         for part, optimizer in self._optimizers().items():
-            for index, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"{part}/{index}/{name}": slots[name] for name in slots}
+            tensors |= optimizer_tensors(part, optimizer)
         tensors["random/torch"] = torch.get_rng_state()
         if self.generator.device.type == "cuda":  # where dropout on a device draws from
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.generator.device)
         for name, generator in self._generators().items():
             tensors[f"random/{name}"] = generator.get_state()
         record = {name: getattr(self, name) for name in _RECORD}
-        metadata = {"config": json.dumps(config), "record": json.dumps(record)}
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        LocalStore(folder).replace(STATE_FILE, safetensors.torch.save(whole, metadata))
+        write_state(folder / STATE_FILE, tensors, {"config": config, "record": record})
 
     def load(self, folder: Path, config: dict[str, Any]) -> bool:
         """Take the state in `folder` up, if there is one; whether there was.
@@ -119,25 +118,14 @@ class Run:
         file = folder / STATE_FILE
         if not file.exists():
             return False
-        try:
-            with safe_open(file, framework="pt") as opened:
-                metadata = opened.metadata()
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            record = json.loads(metadata["record"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointCorruptError(f"{file} cannot be read: {error}") from error
-        _check_same(json.loads(metadata["config"]), config, file)
+        tensors, metadata = read_state(file, ("config", "record"))
+        check_same(metadata["config"], config, _FREE_TO_CHANGE, file)
         for name in _RECORD:
-            setattr(self, name, record[name])
-        self._set_weights(_below("now/", tensors))
-        self.best_state = _below("best/", tensors)
+            setattr(self, name, metadata["record"][name])
+        self._set_weights(below("now/", tensors))
+        self.best_state = below("best/", tensors)
         for part, optimizer in self._optimizers().items():
-            slots: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _below(f"{part}/", tensors).items():
-                index, slot = name.split("/")
-                slots.setdefault(int(index), {})[slot] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            restore_optimizer(optimizer, below(f"{part}/", tensors))
         torch.set_rng_state(tensors["random/torch"])
         if self.generator.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.generator.device)
@@ -172,7 +160,7 @@ class Run:
 
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
         for part, module in self._modules().items():
-            module.load_state_dict(_below(f"{part}/", weights))
+            module.load_state_dict(below(f"{part}/", weights))
 
 
 _RECORD = (
@@ -184,21 +172,3 @@ _RECORD = (
     "evaluations_since_best",
     "best_histogram",
 )
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _check_same(saved: dict[str, Any], wanted: dict[str, Any], file: Path) -> None:
-    wanted = json.loads(json.dumps(wanted))
-    differing = [
-        f"{name}: {saved.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(saved.keys() | wanted.keys())
-        if name not in _FREE_TO_CHANGE and saved.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{file} belongs to another run ({'; '.join(differing)}): "
-            "resume with its settings, or choose another folder"
-        )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.registry import LocalStore
+from core.stores import LocalStore
 from trainer.config import TrainConfig
 from trainer.cotrain import Learnt, Tick, Watcher
 from trainer.data import Interactions

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bench.quality.cells import Job
 from bench.quality.search import Result
 from core.errors import ConfigError
-from core.registry import LocalStore
+from core.stores import LocalStore
 
 
 class Store:

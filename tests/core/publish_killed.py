@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from core.checkpoint import Checkpoint, pack
-from core.registry import LATEST, LocalStore, Registry
+from core.registry import LATEST, Registry
 from core.samplers import ADAR, ADARConfig
+from core.stores import LocalStore
 
 PURE = {"fspath", "fileno"}  # touch nothing
 

@@ -5,7 +5,8 @@ import pytest
 
 from core.checkpoint import pack, unpack
 from core.errors import CheckpointCorruptError, CheckpointMissingError, ConfigError
-from core.registry import LocalStore, Registry
+from core.registry import Registry
+from core.stores import LocalStore
 from tests.core.samplers.test_adar import make_sampler
 
 _counter = itertools.count()
@@ -88,3 +89,43 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         store.create("demo/v1", {"a": b"1"})
     assert store.folders("demo") == []
     assert list((tmp_path / "demo").iterdir()) == []
+
+
+def test_pruning_keeps_the_latest_and_the_live_one(registry):
+    versions = [registry.publish("demo", pack(make_sampler())) for _ in range(5)]
+    registry.set_live("demo", versions[1])  # rolled back, or pinned
+    assert registry.prune("demo", keep=2) == [versions[0], versions[2]]
+    assert registry.versions("demo") == [versions[1], *versions[3:]]
+    assert registry.live("demo") == versions[1]
+    unpack(registry.read("demo", versions[1]))
+    registry.set_live("demo", versions[4])
+    assert registry.prune("demo", keep=1) == [versions[1], versions[3]]
+    with pytest.raises(ConfigError, match="keep = 0"):
+        registry.prune("demo", keep=0)
+
+
+def test_a_roll_back_while_pruning_is_seen(registry, monkeypatch):
+    versions = [registry.publish("demo", pack(make_sampler())) for _ in range(4)]
+    remove = registry.store.remove
+
+    def roll_back_then_remove(path, files):
+        remove(path, files)
+        registry.set_live("demo", versions[1])
+
+    monkeypatch.setattr(registry.store, "remove", roll_back_then_remove)
+    assert registry.prune("demo", keep=1) == [versions[0], versions[2]]
+
+
+def test_drafts_of_a_killed_publisher_are_swept_once_they_are_old(tmp_path):
+    registry = Registry(tmp_path)
+    version = registry.publish("demo", pack(make_sampler()))
+    folder = tmp_path / "demo"
+    (folder / f".{version}.0a1b2c3d").mkdir()
+    (folder / f".{version}.0a1b2c3d" / "model.safetensors").write_bytes(b"half")
+    (folder / ".LATEST.0a1b2c3d").write_bytes(b"")
+    (folder / ".follow").mkdir()  # somebody's own, no draft
+    assert registry.prune("demo", keep=1) == []
+    os.utime(folder / ".LATEST.0a1b2c3d", (0, 0))
+    assert registry.prune("demo", keep=1) == [".LATEST.0a1b2c3d"]
+    assert registry.prune("demo", keep=1, drafts_older=-1.0) == [f".{version}.0a1b2c3d"]
+    assert sorted(p.name for p in folder.iterdir()) == [".follow", version, "LATEST"]

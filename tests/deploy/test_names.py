@@ -14,7 +14,7 @@ from deploy.tools import ROOT
 from tests.deploy.alerts import RECORDED, RULE_FILES, TEST_FILES
 from tests.service.live import OCTET, octet, pairs, publish, running, settings_for
 from tests.trainer.test_cotrain import CONFIG, data, run_of  # noqa: F401
-from trainer.metrics import TrainerMetrics
+from trainer.following.metrics import FollowMetrics
 
 NAME = re.compile(r"(?<![\w:./-])(?:turnpoint_|process_)\w+")
 SELECTOR = re.compile(r"((?:turnpoint|process)_\w+)\{([^}]*)\}")
@@ -41,7 +41,7 @@ def live(data, tmp_path_factory) -> dict[str, set[str]]:  # noqa: F811
             body = octet(*pairs(5))
             httpx.post(f"{service.url}/negatives?{query}", content=body, headers=OCTET, timeout=30)
         page = httpx.get(f"{service.url}/metrics").text
-    trainer = TrainerMetrics()
+    trainer = FollowMetrics()  # which has all that a training run has
     run_of(data, CONFIG, trainer.watcher)
     page += generate_latest(trainer.registry).decode()
     found: dict[str, set[str]] = {}

@@ -8,6 +8,7 @@ from core.errors import ConfigError
 from trainer.data import Interactions
 from trainer.encoders.base import Encoded, Encoder, HasAuxiliary, ReadsSequences
 from trainer.encoders.cl4srec import CL4SRec
+from trainer.encoders.external import PREFIX, from_entry_point
 from trainer.encoders.gru4rec import GRU4Rec
 from trainer.encoders.lightgcn import LightGCN
 from trainer.encoders.mf import MF
@@ -73,7 +74,7 @@ def make(
     """The encoder of that name, its first values drawn from `seed`.
 
     Args:
-        name: a key of `ENCODERS`.
+        name: a key of `ENCODERS`, or `external:module:factory`.
         interactions: gives the sizes, a graph its edges (those of train only), sequences, and
             features of items.
         dim: d >= 1.
@@ -87,9 +88,11 @@ def make(
     Raises:
         ConfigError: no encoder has that name, or a setting does not fit it.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}")
     if dim < 1:
         raise ConfigError(f"an encoder needs a dimension of at least 1, not {dim}")
     generator = torch.Generator().manual_seed(seed)
+    if name.startswith(PREFIX):
+        return from_entry_point(name, interactions, dim, generator)
+    if name not in ENCODERS:
+        raise ConfigError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}")
     return ENCODERS[name](interactions, dim, dropout, max_length, generator)

@@ -1,6 +1,6 @@
 """Does the trainer learn, how fast, and does what it learns get out?"""
 
-from deploy.grafana.panels import BAD, GOOD, HERE, RATE, Board, Form, Panel
+from deploy.grafana.panels import BAD, GOOD, HERE, IDLE, RATE, Board, Form, Panel
 
 PROCESS = f'job="turnpoint-trainer", {HERE}'
 
@@ -63,7 +63,7 @@ BOARD = Board(
                     )
                 },
                 Form.STACK,
-                colours={"ok": GOOD, "refused": BAD, "failed": "orange"},
+                colours={"ok": GOOD, "held": IDLE, "refused": BAD, "failed": "orange"},
             ),
             Panel(
                 "Memory",

@@ -1,0 +1,1 @@
+"""The online loop beside in-process co-training, measured."""
