@@ -17,7 +17,7 @@ PATIENCE = 120  # seconds for anything to happen on a busy machine
 SMALL = (
     *("--batch-size", "256", "--buffer", "4096", "--half-life", "2048", "--held-out", "512"),
     *("--publish-every", "50", "--num-steps", "10", "--learning-rate", "3e-3"),
-    *("--save-every", "0.3", "--lease", "1.5", "--threads", "1"),
+    *("--save-every", "0.3", "--lease", "3", "--threads", "1"),
 )
 
 

@@ -33,7 +33,10 @@ def test_one_of_two_is_killed_and_every_row_is_learnt_once(redis_server, tmp_pat
             world.send(redis_server.admin, 10)
             sent += 640
             time.sleep(0.02)
-        leader.wait_for(lambda: leader.metrics()["publish_totalok"] >= 1)
+        both = (first, second)  # on a busy machine the lease may have gone to the other meanwhile
+        first.wait_for(lambda: sum(one.metrics()["publish_totalok"] for one in both) >= 1)
+        first.wait_for(lambda: first.metrics()["leading"] + second.metrics()["leading"] == 1)
+        leader, other = both if first.metrics()["leading"] else (second, first)
         world.send(redis_server.admin, 100)
         sent += 6400
         before = Registry(tmp_path / "registry").live(MODEL)
@@ -141,6 +144,7 @@ def test_an_untrained_model_is_there_at_once_and_versions_are_pruned(
         one.wait_for(lambda: one.metrics()["publish_totalok"] >= 4)
         one.wait_for(lambda: len(registry.versions(MODEL)) == 2)
         assert registry.live(MODEL) in registry.versions(MODEL)
+        one.wait_for(lambda: rows_in_state(tmp_path) == 40 * 5 * 64)  # nothing is under way
         # ---- somebody rolls back: it learns on, and publishes nothing over that --------------
         older = registry.versions(MODEL)[0]
         registry.set_live(MODEL, older)

@@ -67,7 +67,10 @@ class Exported:
         except Exception as error:
             raise DataError(f"{wanted}{type(error).__name__}: {error}") from error
         if len(shapes[0]) != 2 or shapes[0] != shapes[1] or len(users) != len(pairs):
-            raise DataError(f"{wanted}found {shapes[0]} and {shapes[1]} for B = {len(pairs)}")
+            raise DataError(
+                f"{wanted}found {shapes[0]} and {shapes[1]} for B = {len(pairs)}; export it with "
+                "a dynamic B"
+            )
         return users.float(), items.float()
 
 

@@ -72,10 +72,12 @@ class Tables:
     def __post_init__(self) -> None:
         for name, table in (("users", self.users), ("items", self.items)):
             if not table.numel():
-                raise DataError(f"{name} has no rows")
+                raise DataError(f"{name} has no rows; a table needs one for each id")
             bad = ~table.isfinite().all(1)
             if bool(bad.any()):
-                raise DataError(f"{name}, row {int(bad.nonzero()[0])}: not finite")
+                raise DataError(
+                    f"{name}, row {int(bad.nonzero()[0])}: not finite; leave it out or train anew"
+                )
         if self.users.shape[1] != self.items.shape[1]:
             raise DataError(
                 f"users have {self.users.shape[1]} dimensions and items {self.items.shape[1]}; "
