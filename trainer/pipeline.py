@@ -17,12 +17,12 @@ from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.distributed import is_main
-from trainer.encoders import make
+from trainer.encoders import Encoder, make
 from trainer.evaluate import evaluate
 from trainer.publish import FAILED, PUBLISHED, REFUSED, publish
 from trainer.report import make_report
 from trainer.run import Run
-from trainer.sampling import make_picker
+from trainer.sampling import NegativePicker, make_picker
 
 SPLITS = ("train", "valid", "test")
 
@@ -130,15 +130,7 @@ def fit(
             "that trains a model"
         )
     watcher = watcher or Watcher()
-    encoder = make(
-        config.encoder,
-        interactions,
-        config.dim,
-        config.seed,
-        dropout=config.dropout,
-        max_length=config.max_length,
-    )
-    run = new_run(encoder, config, interactions)
+    run = new_run(encoder_of(config, interactions), config, interactions)
     if outputs.state is not None:
         run.load(outputs.state, config.as_dict())
     if not is_main():
@@ -165,15 +157,7 @@ def fit(
         if outputs.publish_every and run.epoch % outputs.publish_every == 0:
             offer(metrics or {})
 
-    picker = make_picker(
-        config.negatives,
-        interactions,
-        config.device,
-        candidates=config.candidates,
-        alpha=config.ahns_alpha,
-        beta=config.ahns_beta,
-        power=config.ahns_power,
-    )
+    picker = picker_of(config, interactions)
     cotrain(run, interactions, picker, config, Watcher(watcher.on_step, on_epoch))
 
     run.restore_best()
@@ -182,3 +166,28 @@ def fit(
     if (failure := offer(valid)) is not None:
         raise failure
     return Fitted(run, valid, published)
+
+
+def encoder_of(config: TrainConfig, interactions: Interactions) -> Encoder:
+    """The configured encoder, untrained."""
+    return make(
+        config.encoder,
+        interactions,
+        config.dim,
+        config.seed,
+        dropout=config.dropout,
+        max_length=config.max_length,
+    )
+
+
+def picker_of(config: TrainConfig, interactions: Interactions) -> NegativePicker:
+    """The configured sampler of e_j."""
+    return make_picker(
+        config.negatives,
+        interactions,
+        config.device,
+        candidates=config.candidates,
+        alpha=config.ahns_alpha,
+        beta=config.ahns_beta,
+        power=config.ahns_power,
+    )

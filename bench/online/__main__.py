@@ -32,10 +32,9 @@ from trainer.config import TrainConfig
 from trainer.cotrain import cotrain, new_run
 from trainer.data import Interactions, load
 from trainer.defaults import config_for
-from trainer.encoders import make
 from trainer.evaluate import evaluate
 from trainer.following.gate import held_out_losses
-from trainer.sampling import make_picker
+from trainer.pipeline import encoder_of, picker_of
 
 HELD_OUT, ROWS = 8192, 40_960  # rows of a look, and what the offline sampler learns from
 CLOSE = 1.1  # times what was reached before the turn: recovered
@@ -140,15 +139,8 @@ class Observer:
 
 def together(data: Interactions, config: TrainConfig) -> float:
     """Test recall@20 of in-process co-training after the last epoch."""
-    encoder = make(
-        config.encoder,
-        data,
-        config.dim,
-        config.seed,
-        dropout=config.dropout,
-        max_length=config.max_length,
-    )
-    run = cotrain(new_run(encoder, config), data, make_picker(config.negatives, data), config)
+    encoder = encoder_of(config, data)
+    run = cotrain(new_run(encoder, config), data, picker_of(config, data), config)
     run.encoder.eval()
     return evaluate(*run.encoder.tables("test"), data, "test")["recall@20"]
 

@@ -12,9 +12,8 @@ from trainer.batches import make_batches
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import new_run
 from trainer.data import Interactions
-from trainer.encoders import make
 from trainer.evaluate import evaluate
-from trainer.sampling import make_picker
+from trainer.pipeline import encoder_of, picker_of
 
 Rows = tuple[Tensor, Tensor]
 
@@ -30,16 +29,9 @@ class Production:
 
     def __init__(self, data: Interactions, config: TrainConfig, client: Client) -> None:
         self.data, self.config, self.client = data, config, client
-        self.encoder = make(
-            config.encoder,
-            data,
-            config.dim,
-            config.seed,
-            dropout=config.dropout,
-            max_length=config.max_length,
-        )
+        self.encoder = encoder_of(config, data)
         self.run = new_run(self.encoder, replace(config, method=NO_METHOD))
-        self.picker = make_picker(config.negatives, data)
+        self.picker = picker_of(config, data)
         self.batches = make_batches(self.encoder, data, config.batch_size)
         self.turn = torch.eye(config.dim)
         self.steps = 0
