@@ -31,6 +31,7 @@ class Cell:
         space: the stages of its search, in order. Each is a grid over some fields, the others at
             the best so far; none means that nothing is searched.
         against: the label of the cell that it is compared with, its base; None for a base.
+        rivals: labels of others over the same base that it is compared with, too.
         seeds: of the final runs.
     """
 
@@ -41,6 +42,7 @@ class Cell:
     space: tuple[Stage, ...] = ()
     against: str | None = None
     seeds: tuple[int, ...] = (0,)
+    rivals: tuple[str, ...] = ()
 
     @property
     def budget(self) -> int:
@@ -87,6 +89,11 @@ class Job:
         """Names the run: what is the same run in two cells, or in two tables, is done once."""
         named = (self.kind, self.cell.data, self.cell.encoder, self.settings, self.seed)
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+    @property
+    def trial(self) -> "Job":
+        """The trial that trains with the same settings and seed, whether it is one or not."""
+        return Job(self.cell, TRIAL, self.chosen, self.seed)
 
     def __str__(self) -> str:
         chosen = " ".join(f"{name}={value}" for name, value in self.chosen.items())

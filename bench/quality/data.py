@@ -10,9 +10,11 @@ import numpy as np
 from core.errors import ConfigError
 from trainer.data import Interactions, load
 
-SETS: dict[str, str | None] = {  # files below the data folder; None is generated
+SETS: dict[str, str | None] = {  # files and folders below the data folder; None is generated
     "beauty": "amazon/beauty.txt",
     "toys": "amazon/toys.txt",
+    "yelp2018": "ood/yelp2018",
+    "tiktok": "multimodal/tiktok",
     "generated": None,
 }
 
@@ -41,8 +43,11 @@ def without_test(interactions: Interactions) -> Interactions:
 
 
 def fingerprint(interactions: Interactions) -> str:
-    """Tells one split data set from another."""
+    """Tells one split data set from another, by its pairs and its items' features."""
     digest = hashlib.sha256()
-    for pairs in (interactions.train, interactions.valid, interactions.test):
-        digest.update(str(pairs.shape).encode() + np.ascontiguousarray(pairs).tobytes())
+    parts = [interactions.train, interactions.valid, interactions.test]
+    for named in (interactions.extra_tests, interactions.features):
+        parts += [named[name] for name in sorted(named)]
+    for part in parts:
+        digest.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:16]

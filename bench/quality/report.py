@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.quality import plots
 from bench.quality.cells import Cell, Settings
-from bench.quality.paper import PAPER
-from bench.quality.search import Result
+from bench.quality.published import METRICS, PUBLISHED
+from bench.quality.search import TEST, Result
 from bench.quality.statistics import Comparison, holm
 from bench.quality.store import Store
 from bench.quality.summary import Line, contests
@@ -22,7 +22,6 @@ from bench.serving.report import table
 
 BEGIN, END = "<!-- tables: written by bench.quality report -->", "<!-- end of tables -->"
 EDGE = "°"
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 NONE = "–"
 REPORTED = tuple(name for name in TABLES if name != "smoke")  # its figures mean nothing
 
@@ -49,11 +48,7 @@ def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
         f"# {name}",
         f"Written by `python -m bench.quality report` from what had been run: {known(lines)}. The "
         "protocol and the words are in [quality](../quality.md).",
-        "## Test",
-        "Mean over seeds ± their standard deviation.",
-        *results(name, lines),
-        "## Differences in test Recall@20",
-        *differences(lines),
+        *(part for split in splits(lines) for part in judged(name, lines, split)),
         "## Search and cost",
         *costs(lines),
         "## What the negatives are like",
@@ -65,30 +60,48 @@ def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def splits(lines: Sequence[Line]) -> list[str]:
+    """The test splits of a table's data."""
+    return max((line.splits for line in lines), key=len) or [TEST]
+
+
+def judged(name: str, lines: Sequence[Line], split: str) -> list[str]:
+    """What was found on one test split."""
+    return [
+        f"## {split.capitalize()}",
+        "Mean over seeds ± their standard deviation.",
+        *results(name, lines, split),
+        f"### Differences in {split} Recall@20",
+        *differences(lines, split),
+    ]
+
+
 def known(lines: Sequence[Line]) -> str:
     """How much of a table there is."""
     done = sum(bool(line.jobs) for line in lines)
     return f"{done} of {len(lines)} cells"
 
 
-def results(name: str, lines: Sequence[Line]) -> list[str]:
-    """The metrics, beside the paper's."""
-    paper = PAPER.get(name, {})
-    columns = ["cell", "seeds", *METRICS, *(["the paper's R@10 / R@20 / N@10"] if paper else [])]
+def results(name: str, lines: Sequence[Line], split: str) -> list[str]:
+    """The metrics, beside published ones."""
+    published = PUBLISHED.get(name, {}) if split == TEST else {}
+    columns = ["cell", "seeds", *METRICS]
+    columns += [f"published: {' / '.join(METRICS)}"] if published else []
     rows = []
     for line in lines:
         row = [line.cell.label, str(len(line.jobs) or NONE)]
-        row += [spread(line.figures("test", metric)) for metric in METRICS]
-        if paper:
-            there = paper.get(line.cell.label)
-            row.append(" / ".join(map(fraction, there)) if there else NONE)
+        row += [spread(line.figures(split, metric)) for metric in METRICS]
+        if published:
+            there = published.get(line.cell.label, {})
+            told = [fraction(there[one]) if one in there else NONE for one in METRICS]
+            row.append(" / ".join(told) if there else NONE)
         rows.append(row)
     return ["\n".join(table(columns, rows))]
 
 
-def differences(lines: Sequence[Line]) -> list[str]:
+def differences(lines: Sequence[Line], split: str) -> list[str]:
     """Who is better than whom, and how sure that is."""
-    found = contests(lines)
+    found = contests(lines, split)
     if not found:
         return ["Nothing is compared in this table."]
     tested = [comparison.p_users for _, _, comparison in found if comparison]

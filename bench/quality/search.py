@@ -12,6 +12,8 @@ from bench.quality.cells import FINAL, TRIAL, Cell, Job, Settings, Stage
 Result = dict[str, Any]
 ResultOf = Callable[[Job], Result | None]
 
+TEST = "test"  # the split that every data set has; others' names begin so, too
+
 
 def grid(stage: Stage) -> list[Settings]:
     """Every combination, the last field running fastest."""

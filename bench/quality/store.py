@@ -2,7 +2,7 @@
 
     <out>/runs/<key>.json         a finished run
     <out>/runs/<key>.safetensors  what a final run leaves by user, see `Store.arrays`
-    <out>/runs/<key>/             the state of one that is not finished
+    <out>/runs/<key>/             the state of one that is not finished, or of a trial
     <out>/runs/<key>.lock         locked by the process that is at it; its pid, for people
     <out>/data/<set>-<split>.json which data these results are about
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from bench.quality.cells import Job
+from bench.quality.cells import FINAL, Job
 from bench.quality.search import Result
 from core.errors import ConfigError
 from core.stores import LocalStore
@@ -53,14 +53,33 @@ class Store:
     def arrays(self, job: Job) -> dict[str, NDArray]:
         """Of a finished final run, by user.
 
-        int64 `users` [V], those with test pairs; float64 `recall@20` [V], theirs; float32
-        `projection` [U, 2] of everybody.
+        Of each test split int64 `<split>/users` [V], those with pairs in it, and float64
+        `<split>/recall@20` [V], theirs; float32 `projection` [U, 2] of everybody.
         """
         return safetensors.numpy.load_file(self.runs / f"{job.key}.safetensors")
 
     def state(self, job: Job) -> Path:
         """The folder for what an unfinished run needs to go on."""
         return self.runs / job.key
+
+    def hand_over(self, trial: Job, final: Job) -> Result | None:
+        """Give what a finished trial has learnt to a final run that has not begun.
+
+        Returns:
+            the trial's result, or None where there is nothing to give.
+        """
+        found = self.result(trial)
+        if found is None or not self.state(trial).exists():
+            return None
+        if not self.state(final).exists():
+            copy = self.state(final).with_suffix(".copy")  # a folder appears as a whole
+            shutil.copytree(self.state(trial), copy, dirs_exist_ok=True)
+            copy.rename(self.state(final))
+        return found
+
+    def forget(self, job: Job) -> None:
+        """Let a run's state go."""
+        shutil.rmtree(self.state(job), ignore_errors=True)
 
     @contextmanager
     def claimed(self, job: Job) -> Iterator[bool]:
@@ -81,12 +100,14 @@ class Store:
                 lock.unlink(missing_ok=True)
 
     def finish(self, job: Job, result: Result, arrays: Mapping[str, NDArray] | None = None) -> None:
-        """Keep a result, as a whole or not at all, and let its state go."""
+        """Keep a result, as a whole or not at all; the state of a final run and of its trial go."""
         files = LocalStore(self.runs)
         if arrays:
             files.replace(f"{job.key}.safetensors", safetensors.numpy.save(dict(arrays)))
         files.replace(f"{job.key}.json", json.dumps(result, indent=1).encode())
-        shutil.rmtree(self.state(job), ignore_errors=True)
+        if job.kind == FINAL:
+            for done in (job, job.trial):
+                self.forget(done)
 
     def pin(self, data: str, split: str, fingerprint: str, description: str) -> None:
         """Tie the folder to a data set.

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.cells import Cell, Job, flat
-from bench.quality.search import Result, finals, trials
+from bench.quality.search import TEST, Result, finals, trials
 from bench.quality.statistics import Comparison, PerUser, compare
 from bench.quality.store import Store
 from core.samplers import ADARConfig
 from trainer.config import NO_METHOD
 
 SEEDS = tuple(range(10))  # looked for, whichever were asked for
-OURS = "+ours"
 _OF_SAMPLER = {"weight", "transition", "draws", "diffusion_learning_rate", "diffusion_steps"} | (
     {one.name for one in fields(ADARConfig)} - {"dim"}
 )
@@ -73,10 +72,18 @@ class Line:
                 found.append(float(value))
         return found
 
-    def per_user(self) -> dict[int, PerUser]:
-        """Recall@20 of every final run, by seed."""
+    @property
+    def splits(self) -> list[str]:
+        """The test splits that it was judged on."""
+        return [name for name in self.first or () if name.startswith(TEST)]
+
+    def per_user(self, split: str) -> dict[int, PerUser]:
+        """Recall@20 on a test split of every final run, by seed."""
         arrays = {seed: self.store.arrays(job) for seed, job in self.jobs.items()}
-        return {seed: PerUser(of["users"], of["recall@20"]) for seed, of in arrays.items()}
+        return {
+            seed: PerUser(of[f"{split}/users"], of[f"{split}/recall@20"])
+            for seed, of in arrays.items()
+        }
 
     def drift(self) -> list[str]:
         """Settings that were another default when the runs were done, and matter to them."""
@@ -95,8 +102,8 @@ class Line:
         return found
 
 
-def contests(lines: Sequence[Line]) -> list[tuple[Line, Line, Comparison | None]]:
-    """Every cell with its base, and our rule with what else there is over the same base."""
+def contests(lines: Sequence[Line], split: str) -> list[tuple[Line, Line, Comparison | None]]:
+    """Every cell with its base and its rivals, on a test split."""
     by_label = {line.cell.label: line for line in lines}
     pairs = [
         (line, by_label[line.cell.against])
@@ -104,13 +111,9 @@ def contests(lines: Sequence[Line]) -> list[tuple[Line, Line, Comparison | None]
         if line.cell.against is not None and line.cell.against in by_label
     ]
     pairs += [
-        (ours, rival)
-        for ours in lines
-        if ours.cell.label.endswith(OURS)
-        for rival in lines
-        if rival.cell.against == ours.cell.against and rival is not ours
+        (line, by_label[rival]) for line in lines for rival in line.cell.rivals if rival in by_label
     ]
-    return [(a, b, compare(a.per_user(), b.per_user())) for a, b in pairs]
+    return [(a, b, compare(a.per_user(split), b.per_user(split))) for a, b in pairs]
 
 
 def families(lines: Sequence[Line]) -> dict[str, list[Line]]:

@@ -19,9 +19,11 @@ BASE_STAGE: Stage = {"learning_rate": (1e-3, 3e-3, 1e-2)}
 DNS_STAGE: Stage = {"candidates": (8, 16, 32)}
 
 REGULARISERS: dict[str, Stage] = {
-    "mf": {"l2": (1e-2, 3e-2, 1e-1)},
-    "lightgcn": {"l2": (3e-4, 1e-3, 3e-3)},
-    "ngcf": {"l2": (3e-4, 1e-3, 3e-3)},
+    "mf": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
+    "lightgcn": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
+    "mmlightgcn": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
+    "vbpr": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
+    "ngcf": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
     "gru4rec": {"dropout": (0.1, 0.3, 0.5)},
     "sasrec": {"dropout": (0.3, 0.5, 0.7)},
     "cl4srec": {"dropout": (0.3, 0.5, 0.7)},
@@ -43,17 +45,20 @@ def family(
     first, both = REGULARISERS[encoder], encoder in CHEAP
     common = {"epochs": EPOCHS[encoder], **settings}
 
-    def cell(label: str, stage: Stage, more: Settings, against: str | None) -> Cell:
+    dns, adar = f"{name}/dns", f"{name}+adar"
+
+    def cell(label: str, stage: Stage, more: Settings, *rivals: str) -> Cell:
         space = (first, stage) if both else (first,)
-        return Cell(label, data, encoder, {**common, **more}, space, against, seeds)
+        against = None if label == name else name
+        return Cell(label, data, encoder, {**common, **more}, space, against, seeds, rivals)
 
     cells = [
-        cell(name, BASE_STAGE, {}, None),
-        cell(f"{name}+ours", OURS_STAGE, OURS, name),
-        cell(f"{name}/dns", DNS_STAGE, {"negatives": "dns"}, name),
-        cell(f"{name}+adar", LITERAL_STAGE, LITERAL, name),
+        cell(name, BASE_STAGE, {}),
+        cell(f"{name}+ours", OURS_STAGE, OURS, dns, adar),
+        cell(dns, DNS_STAGE, {"negatives": "dns"}),
+        cell(adar, LITERAL_STAGE, LITERAL),
     ]
-    return cells if rival else [one for one in cells if not one.label.endswith("/dns")]
+    return cells if rival else [one for one in cells if one.label != dns]
 
 
 def variants(encoder: str) -> list[Cell]:
@@ -75,6 +80,54 @@ def sweep(method: str, settings: Settings, field: str, values: tuple[Any, ...]) 
         Cell(f"{method}:{field}={value}", "beauty", "lightgcn", {**common, field: value})
         for value in values
     ]
+
+
+def shifted() -> list[Cell]:
+    """yelp2018, whose second test has another popularity: LightGCN under every kind of negative."""
+    kinds: dict[str, Settings] = {
+        "uniform": {},
+        "dns": {"negatives": "dns"},
+        "mixgcf": {"negatives": "mixgcf"},
+        "adar": LITERAL,
+        "ours": OURS,
+        **{f"cnsdiff {variant}": {"method": "cnsdiff", "cnsdiff_variant": variant}
+           for variant in ("released", "described", "causal")},
+    }  # fmt: skip
+    common = {"epochs": EPOCHS["lightgcn"]}
+    space: tuple[Stage, ...] = ({"l2": (1e-4, 1e-3, 1e-2)},)
+    best = "cnsdiff causal"
+    return [
+        Cell(kind, "yelp2018", "lightgcn", {**common, **settings}, space,
+             None if kind == "uniform" else "uniform", THREE,
+             tuple(other for other in kinds if other not in (best, "uniform"))
+             if kind == best else ())
+        for kind, settings in kinds.items()
+    ]  # fmt: skip
+
+
+def multimodal(encoder: str) -> list[Cell]:
+    """TikTok's images and sounds: one encoder under every kind of negative.
+
+    GDNSM generates in 8 DDIM steps; patience reaches past the epoch at which its queue opens.
+    """
+    gdnsm: Settings = {"method": "gdnsm", "ddim_steps": 8}
+    kinds: dict[str, Settings] = {
+        "/dns": {"negatives": "dns"},
+        "+dmns": {"method": "dmns"},
+        "+gdnsm": gdnsm,
+        "+gdnsm at once": {**gdnsm, "gdnsm_start": 0},
+    }
+    common = {"epochs": 150, "patience": 8}
+    space = (REGULARISERS[encoder],)
+    dns, at_once = f"{encoder}/dns", f"{encoder}+gdnsm at once"
+    return [
+        Cell(encoder, "tiktok", encoder, common, space, None, THREE),
+        *(
+            Cell(f"{encoder}{kind}", "tiktok", encoder, {**common, **settings}, space, encoder,
+                 THREE, (dns, at_once) if kind == "+gdnsm" else ())
+            for kind, settings in kinds.items()
+        ),
+    ]  # fmt: skip
 
 
 STEPS = (5, 10, 20, 50, 100, 200)
@@ -109,6 +162,12 @@ TABLES: dict[str, list[Cell]] = {
         *sweep("ours", OURS, "weight", WEIGHTS),
         *sweep("adar", LITERAL, "num_steps", STEPS),
         *sweep("ours", OURS, "num_steps", STEPS),
+    ],
+    "yelp2018": shifted(),
+    "tiktok": [
+        *multimodal("mmlightgcn"),
+        *multimodal("lightgcn"),
+        *multimodal("vbpr"),
     ],
     "smoke": SMOKE,
 }

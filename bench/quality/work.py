@@ -15,10 +15,10 @@ from bench.quality.cost import Meter
 from bench.quality.data import fingerprint, load_set, without_test
 from bench.quality.diagnostics import Diagnostics
 from bench.quality.projection import project
-from bench.quality.search import Result, pending
+from bench.quality.search import TEST, Result, pending, trials
 from bench.quality.store import Store
 from bench.serving.report import machine
-from trainer.cotrain import Watcher, together
+from trainer.cotrain import together
 from trainer.data import Interactions
 from trainer.evaluate import evaluate_users
 from trainer.pipeline import Outputs, fit
@@ -90,15 +90,17 @@ def perform(job: Job, plan: Plan) -> None:
     """Train, and for a final run judge; keep the result.
 
     Training is given data without a test split, for trials and final runs alike. The whole data
-    go to the diagnostics, which only count, and to the one evaluation after training.
+    go to the diagnostics, which only count, and to the one evaluation after training. So a final
+    run learns nothing that a trial with its settings and seed has learnt: it takes its state up.
     """
     config = replace(job.config, device=plan.device)
     data = load_set(job.cell.data, config.split, plan.folder)
     plan.store.pin(job.cell.data, config.split, fingerprint(data), data.describe())
+    learnt = plan.store.hand_over(job.trial, job) if job.kind == FINAL else None
     state = plan.store.state(job)
     meter = Meter()
-    diagnostics = Diagnostics(data, config, state) if job.kind == FINAL else None
-    watcher = together(meter.watcher, diagnostics.watcher if diagnostics else Watcher())
+    diagnostics = Diagnostics(data, config, state)
+    watcher = together(meter.watcher, diagnostics.watcher)
     outputs = Outputs(state=state, state_every=config.eval_every)
     fitted = fit(without_test(data), config, outputs, watcher)
     run = fitted.run
@@ -116,26 +118,29 @@ def perform(job: Job, plan: Plan) -> None:
         "epochs": run.epoch,
         "history": run.history,
         "weights": digest(run),
-        "cost": meter.told(run),
-        "machine": machine(),
+        "cost": learnt["cost"] if learnt else meter.told(run),
+        "machine": learnt["machine"] if learnt else machine(),
     }
     arrays: dict[str, NDArray] = {}
-    if diagnostics is not None:
-        test, arrays = judged(run, data)
-        result |= {"test": test, "diagnostics": diagnostics.rows}
+    if job.kind == FINAL:
+        tests, arrays = judged(run, data)
+        result |= {**tests, "diagnostics": diagnostics.rows}
+        for lost in trials(job.cell, plan.store.result):
+            if lost.key != job.trial.key:
+                plan.store.forget(lost)
     plan.store.finish(job, result, arrays)
 
 
-def judged(run: Run, data: Interactions) -> tuple[dict[str, float], dict[str, NDArray]]:
-    """The only look at the test split: metrics, and what belongs to each user."""
+def judged(run: Run, data: Interactions) -> tuple[dict[str, dict[str, float]], dict[str, NDArray]]:
+    """The only look at the test splits: metrics of each by its name, and what is each user's."""
     users, items = run.encoder.tables("test")
-    found = evaluate_users(users, items, data, "test")
-    arrays = {
-        "users": found.users,
-        "recall@20": found.metrics["recall@20"],
-        "projection": project(users).cpu().numpy(),
-    }
-    return found.mean(), arrays
+    arrays: dict[str, NDArray] = {"projection": project(users).cpu().numpy()}
+    metrics = {}
+    for split in (TEST, *data.extra_tests):
+        found = evaluate_users(users, items, data, split)
+        metrics[split] = found.mean()
+        arrays |= {f"{split}/users": found.users, f"{split}/recall@20": found.metrics["recall@20"]}
+    return metrics, arrays
 
 
 def digest(run: Run) -> str:

@@ -19,7 +19,7 @@ def cells(monkeypatch):
     """A table of two cells and a sweep, all of it small."""
     told = [
         small("mf"),
-        small("mf+ours", method="adar", against="mf"),
+        replace(small("mf+ours", method="adar", against="mf"), rivals=("mf+adar",)),
         small("mf+adar", method="adar", weight=0.7, against="mf"),
         small("adar:weight=0.1", method="adar", weight=0.1),
     ]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, normalize
 
 from core.noise import Noise
 from core.samplers import Query
@@ -120,6 +120,24 @@ def test_contrast_by_hand():
     # Negatives of row 0: cosines 1, 0 (hard), -1, 0 (random); the positive's is 1.
     expected = math.log(math.exp(0.5) + 1 + math.exp(-0.5) + 1) - 0.5
     assert got.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 128, 300])  # less than a block, one, several
+def test_contrast_is_its_formula_with_its_gradient(rows):
+    generator = torch.Generator().manual_seed(rows)
+    tables = [
+        torch.randn(rows, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+        for _ in range(4)
+    ]
+    anchor, positive, *others = (normalize(table) for table in tables)
+    far = torch.logsumexp(anchor @ torch.cat(others).T / 2, dim=1)
+    expected = (far - (anchor * positive).sum(-1) / 2).mean()
+    got = contrast(*tables)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-12)
+    for mine, theirs in zip(
+        torch.autograd.grad(3 * got, tables), torch.autograd.grad(3 * expected, tables), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
 
 
 def test_likeness_by_hand(rows):
