@@ -7,7 +7,8 @@ Each seed: `cotrain` (Algorithm 1, one process); then the same encoder, batches 
 negatives with a service's generated negatives, while `turnpoint follow` learns from the service's
 stream. Both are judged on test after the last epoch. On the way, `--looks` times, the held-out
 diffusion loss of the live version is compared with that of a sampler trained offline to convergence
-on the encoder's embeddings of that moment; production waits meanwhile.
+on the encoder's embeddings of that moment; production waits meanwhile. The live version has met the
+pairs of the comparison in epochs before, as they were then; the offline one has not.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from trainer.evaluate import evaluate
 from trainer.following.gate import held_out_losses
 from trainer.pipeline import encoder_of, picker_of
 
-HELD_OUT, ROWS = 8192, 40_960  # rows of a look, and what the offline sampler learns from
+HELD_OUT = 8192  # rows of a look; the offline sampler learns from all others of an epoch
 CLOSE = 1.1  # times what was reached before the turn: recovered
 
 
@@ -97,7 +98,7 @@ class Observer:
 
     def look(self, epoch: int) -> None:
         """The live version beside what could be known now."""
-        users, positives = self.production.rows(ROWS)
+        users, positives = self.production.rows()
         live = self.live()
         now, held_out = self.seconds(), min(HELD_OUT, len(users) // 4)
         loss = float(held_out_losses(live, users[:held_out], positives[:held_out]).mean())

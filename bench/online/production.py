@@ -57,14 +57,14 @@ class Production:
             on_step(*sent)
 
     @torch.no_grad()
-    def rows(self, count: int) -> Rows:
-        """(user, positive) embeddings as the service would be sent them now, at most `count`."""
+    def rows(self, count: int | None = None) -> Rows:
+        """(user, positive) embeddings as the service would be sent them now; None: an epoch's."""
         found: list[Rows] = []
         self.encoder.train()
         for batch in self.batches.epoch(torch.Generator().manual_seed(1)):
             encoded = self.encoder.encode(batch.contexts)
             found.append((encoded.users @ self.turn, encoded.items(batch.items) @ self.turn))
-            if sum(len(users) for users, _ in found) >= count:
+            if count is not None and sum(len(users) for users, _ in found) >= count:
                 break
         users, positives = (torch.cat(part)[:count] for part in zip(*found, strict=True))
         return users, positives
