@@ -1,5 +1,6 @@
 """What Prometheus sees of `follow`, beside what it sees of any training run."""
 
+import math
 import time
 
 import torch
@@ -14,6 +15,7 @@ from trainer.following.source import Entry
 from trainer.metrics import TrainerMetrics
 
 LEARNT, REFUSED, LOST = RESULTS = ("learnt", "refused", "lost")
+JUDGED = ("candidate", "live", "unconditional")
 
 
 class FollowMetrics(TrainerMetrics):
@@ -55,10 +57,10 @@ class FollowMetrics(TrainerMetrics):
             self.watcher.on_step(Tick(0, 0, 0, batch, losses))
 
     def note_offer(self, offer: Offer) -> None:
-        """An attempt to publish."""
+        """An attempt to publish; NaN is a loss that could not be had, as of no comparable version."""
         self.watcher.on_publish(offer.result, offer.told)
-        for of, loss in offer.losses.items():
-            self.held_out.labels(of).set(loss)
+        for of in JUDGED if offer.losses else ():
+            self.held_out.labels(of).set(offer.losses.get(of, math.nan))
 
     def note_drift(self, drift: dict[str, float]) -> None:
         """The measures at the last look."""
