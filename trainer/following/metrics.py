@@ -38,6 +38,7 @@ class FollowMetrics(TrainerMetrics):
             self.entries.labels(result)
         for measure in MEASURES:
             self.drift.labels(measure)
+        self._judge({})
 
     def note_refused(self, entry: Entry) -> None:
         """An entry that could not be learnt from."""
@@ -57,15 +58,20 @@ class FollowMetrics(TrainerMetrics):
             self.watcher.on_step(Tick(0, 0, 0, batch, losses))
 
     def note_offer(self, offer: Offer) -> None:
-        """An attempt to publish; NaN is a loss that could not be had, as of no comparable version."""
+        """An attempt to publish; where nothing was judged, the losses stay the last ones."""
         self.watcher.on_publish(offer.result, offer.told)
-        for of in JUDGED if offer.losses else ():
-            self.held_out.labels(of).set(offer.losses.get(of, math.nan))
+        if offer.losses:
+            self._judge(offer.losses)
 
     def note_drift(self, drift: dict[str, float]) -> None:
         """The measures at the last look."""
         for measure, value in drift.items():
             self.drift.labels(measure).set(value)
+
+    def _judge(self, losses: dict[str, float]) -> None:
+        """NaN is a loss that there is not, as of a live version that cannot be compared."""
+        for of in JUDGED:
+            self.held_out.labels(of).set(losses.get(of, math.nan))
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
         return Counter(f"turnpoint_trainer_{name}_total", told, labels, registry=self.registry)

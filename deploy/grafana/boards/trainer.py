@@ -75,7 +75,7 @@ BOARD = Board(
         "Following": [
             Panel(
                 "Held-out loss",
-                "At the last attempt to publish. The candidate below what is live is progress; both "
+                "At the last attempt to publish. A candidate below what is live is progress; both "
                 "at the unconditional one: users tell the model nothing of their positives.",
                 "none",
                 {"{{of}}": f"turnpoint_trainer_held_out_loss{{{HERE}}}"},
