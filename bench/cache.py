@@ -24,8 +24,8 @@ from core.samplers import Query
 from service.cache import Laws, LocalStore, RedisStore
 from service.cache.laws import LawSource, Mode
 from service.metrics import Metrics
-from service.registry import LoadedModel
 from service.settings import load_settings
+from service.shelf import LoadedModel
 
 TRIAL = 1000  # batches
 

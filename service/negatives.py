@@ -23,8 +23,9 @@ from service.metrics import Metrics
 from service.offer import Offer
 from service.params import Params
 from service.rate import RateLimit
-from service.registry import LoadedModel, Models
+from service.registry import Models
 from service.settings import Settings
+from service.shelf import LoadedModel
 from service.stream import PairStream
 
 Stages = dict[str, tuple[float, float]]  # of an answer: began and ended, on `time.monotonic`

@@ -1,25 +1,18 @@
-"""Which models are served: watch the registry, verify, warm up, swap.
+"""Which models are served: watch the registry, swap, pin.
 
 A `LoadedModel` never changes. A swap replaces one entry of a mapping, so a request that has
-resolved its model keeps it to the end, however many swaps happen meanwhile. All reading, verifying
-and warming up happens in threads of its own, never on the event loop.
+resolved its model keeps it to the end, however many swaps happen meanwhile. How a version gets from
+the registry into memory is `Shelf`'s.
 """
 
 import asyncio
 import logging
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from core.checkpoint import Manifest, unpack, warm_up
 from core.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -32,43 +25,15 @@ from core.errors import (
     UnknownVersionError,
 )
 from core.registry import Registry
-from core.samplers import NegativeSampler
 from service.metrics import Metrics
-from service.offer import Offer
 from service.settings import RegistrySettings, masked
+from service.shelf import LoadedModel, Shelf
 
-R = TypeVar("R")
 log = logging.getLogger("turnpoint.service")
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """One version of one model, verified and warm."""
-
-    name: str
-    version: str
-    sampler: NegativeSampler
-    manifest: Manifest
-    loaded_at: float = field(default_factory=time.time)
-
-    @cached_property
-    def offer(self) -> Offer:
-        """What it takes and gives."""
-        return Offer.of(self.sampler)
-
-    @property
-    def method(self) -> str:
-        """adar, ..."""
-        return self.manifest.method
-
-    @property
-    def age_seconds(self) -> float:
-        """Since the checkpoint was made."""
-        return time.time() - datetime.fromisoformat(self.manifest.created_at).timestamp()
-
-
 class Models:
-    """The live models, and a few versions beside them.
+    """The live models, and by their shelf a few versions beside them.
 
     Args:
         registry: where checkpoints are published.
@@ -85,16 +50,12 @@ class Models:
         device: torch.device | str = "cpu",
     ) -> None:
         self.registry = registry
-        self.device = device
         self.settings = settings
         self.live: Mapping[str, LoadedModel] = {}
         self._metrics = metrics
-        self._kept: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
-        self._loading: dict[tuple[str, str], asyncio.Task[LoadedModel]] = {}
-        self._manifests: dict[tuple[str, str], Manifest] = {}
+        self._shelf = Shelf(registry, settings.versions_kept, device)
         self._refused: dict[str, tuple[str, str]] = {}  # model -> version, why
         self._unreachable = ""
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="turnpoint-registry")
         self._looking = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
@@ -112,7 +73,7 @@ class Models:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._shelf.close()
 
     async def resolve(self, name: str | None, version: str | None) -> LoadedModel:
         """The one version that answers a request.
@@ -125,15 +86,8 @@ class Models:
         live = self._live(name)
         if version is None or version == live.version:
             return live
-        key = (live.name, version)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        if key not in self._loading:
-            self._loading[key] = asyncio.create_task(self._fetch(*key))
-            self._loading[key].add_done_callback(lambda task: self._loaded(key, task))
         try:
-            return await asyncio.shield(self._loading[key])
+            return await self._shelf.get(live.name, version)
         except (CheckpointError, ConfigError) as error:
             raise _not_servable(version, error) from error
 
@@ -157,7 +111,7 @@ class Models:
             else:
                 model = await self._fit_to_pin(name, version, live)
             try:
-                await self._in_thread(self.registry.set_live, name, version)
+                await self._shelf.in_thread(self.registry.set_live, name, version)
             except OSError as error:
                 raise _unwritable(error) from error
             if model is not live:
@@ -168,10 +122,8 @@ class Models:
         """A version that may replace the live one."""
         try:
             if live is None:
-                await self._in_thread(self._check_published, name)
-            model = self._kept.get((name, version))
-            if model is None:
-                model = await self._in_thread(self._load, name, version)
+                await self._shelf.in_thread(self._check_published, name)
+            model = await self._shelf.load(name, version)
             if live:
                 _check_same_dim(live, model)
         except (CheckpointError, ConfigError) as error:
@@ -218,7 +170,7 @@ class Models:
             raise UnknownModelError(self._unknown(name))
         live = self.live[name]
         manifest = live.manifest
-        versions = await self._in_thread(self._versions, name)
+        versions = await self._shelf.versions(name)
         return {
             "name": name,
             "live": live.version,
@@ -243,7 +195,7 @@ class Models:
 
     async def _look(self) -> None:
         try:
-            names = await self._in_thread(self.registry.models)
+            names = await self._shelf.in_thread(self.registry.models)
             self._unreachable = ""
         except Exception as error:
             if not self._unreachable:
@@ -284,7 +236,7 @@ class Models:
         version, live = "", self.live.get(name)
         self._metrics.open_swaps(name)
         try:
-            published = await self._in_thread(self.registry.live, name)
+            published = await self._shelf.in_thread(self.registry.live, name)
             bad, _ = self._refused.get(name, ("", ""))
             if live and published == live.version:
                 self._refused.pop(name, None)  # rolled back to what is live
@@ -292,9 +244,7 @@ class Models:
             if published is None or published == bad:
                 return
             version = published
-            model = self._kept.get((name, version))
-            if model is None:
-                model = await self._in_thread(self._load, name, version)
+            model = await self._shelf.load(name, version)
             if live:
                 _check_same_dim(live, model)
         except Exception as error:
@@ -308,7 +258,7 @@ class Models:
         self._refused.pop(model.name, None)
         self.live = {**self.live, model.name: model}
         if before:
-            self._keep(before)
+            self._shelf.keep(before)
         self._metrics.swaps.labels(model.name, "ok").inc()
         log.info("model %s: version %s is live", model.name, model.version)
 
@@ -335,12 +285,6 @@ class Models:
                 "model %s: version %s is %s, the old stays: %s", name, version, result, error
             )
 
-    def _load(self, name: str, version: str) -> LoadedModel:
-        """Read, verify, warm up."""
-        sampler, manifest = unpack(self.registry.read(name, version), self.device)
-        warm_up(sampler)
-        return LoadedModel(name, version, sampler, manifest)
-
     def _check_published(self, name: str) -> None:
         """Raises UnknownModelError unless the registry has a version of it."""
         try:
@@ -349,37 +293,6 @@ class Models:
             known = []
         if not known:
             raise UnknownModelError(self._unknown(name))
-
-    async def _fetch(self, name: str, version: str) -> LoadedModel:
-        model = await self._in_thread(self._load, name, version)
-        self._keep(model)
-        return model
-
-    def _loaded(self, key: tuple[str, str], task: asyncio.Task[LoadedModel]) -> None:
-        del self._loading[key]
-        if not task.cancelled():
-            task.exception()  # seen, even where every caller has hung up
-
-    def _keep(self, model: LoadedModel) -> None:
-        """Remember a version that is not live; forget the one used longest ago."""
-        self._kept[(model.name, model.version)] = model
-        while len(self._kept) > self.settings.versions_kept:
-            self._kept.popitem(last=False)
-
-    def _versions(self, name: str) -> list[dict[str, str]]:
-        """Every whole version, oldest first; manifests never change and are read once."""
-        for version in self.registry.store.folders(name):
-            if (name, version) not in self._manifests:
-                with suppress(CheckpointError, ConfigError):
-                    self._manifests[(name, version)] = self.registry.manifest(name, version)
-        return [
-            {"version": version, "created_at": manifest.created_at, "sha256": manifest.sha256}
-            for version in self.registry.store.folders(name)
-            if (manifest := self._manifests.get((name, version))) is not None
-        ]
-
-    async def _in_thread(self, call: Callable[..., R], *args: object) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
 
 def _check_same_dim(live: LoadedModel, new: LoadedModel) -> None:

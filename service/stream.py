@@ -25,8 +25,8 @@ from service.cache.background import Background
 from service.cache.link import WRITE_SECONDS, Link, named
 from service.codecs import Inputs
 from service.metrics import Metrics
-from service.registry import LoadedModel
 from service.settings import RedisSettings, Settings, StreamSettings
+from service.shelf import LoadedModel
 
 LINGER = 1.0  # seconds that an entry waits for more rows
 ENTRIES_WAITING = 64  # for the thread; their bytes are bounded before

@@ -25,7 +25,7 @@ from service.cache.ledger import Ledger
 from service.cache.records import pack, record_type, unpack
 from service.job import LawSource
 from service.metrics import Metrics
-from service.registry import LoadedModel
+from service.shelf import LoadedModel
 
 Mode = Literal["auto", "on", "off"]
 log = logging.getLogger("turnpoint.service")

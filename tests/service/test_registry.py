@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.checkpoint import WEIGHTS_FILE, pack
 from core.errors import UnknownModelError
 from core.registry import Registry
-from service import registry as module
+from service import shelf as module
 from service.app import create_app
 from service.negatives import Service
 from tests.service.live import (
@@ -223,13 +224,13 @@ async def test_versions_by_name_live_kept_and_from_the_registry(
     client: httpx.AsyncClient, service: Service, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: Counter[str] = Counter()
-    real = module.Models._load
+    real = module.Shelf._load
 
     def counted(self: Any, name: str, version: str) -> Any:
         loads[version] += 1
         return real(self, name, version)
 
-    monkeypatch.setattr(module.Models, "_load", counted)
+    monkeypatch.setattr(module.Shelf, "_load", counted)
     versions = [service.models.live["demo"].version]
     for seed in range(1, 8):
         versions.append(publish(registry, seed=seed))
@@ -242,7 +243,7 @@ async def test_versions_by_name_live_kept_and_from_the_registry(
     assert loads[versions[-1]] == 1  # live
     assert loads[versions[-2]] == 1  # kept when it was replaced
     assert loads[versions[0]] == 1  # eight asked at once, one load
-    assert len(service.models._kept) == service.models.settings.versions_kept
+    assert len(service.models._shelf.kept) == service.models.settings.versions_kept
 
 
 async def test_several_models(client: httpx.AsyncClient, service: Service, registry: Path) -> None:
@@ -307,6 +308,13 @@ def test_swaps_under_load_fail_nobody_and_mix_nothing(start: Any, registry: Path
     """Five versions are published while four callers ask without a pause."""
     live = start(registry)
     stop = threading.Event()
+    met: Counter[str] = Counter()
+
+    def until_met(version: str) -> None:
+        end = time.monotonic() + 30
+        while met[version] < 4:
+            assert time.monotonic() < end, f"nobody was answered by {version}: {met}"
+            stop.wait(0.01)
 
     def keep_asking(caller: int) -> list[tuple[int, httpx.Response]]:
         answers = []
@@ -315,17 +323,15 @@ def test_swaps_under_load_fail_nobody_and_mix_nothing(start: Any, registry: Path
                 seed = 1000 * caller + len(answers)
                 url = f"/negatives?n=2&seed={seed}"
                 answers.append((seed, client.post(url, content=BODY, headers=OCTET)))
+                met[answers[-1][1].headers.get("x-model-version", "none")] += 1
         return answers
 
     with ThreadPoolExecutor(4) as pool:
         callers = [pool.submit(keep_asking, caller) for caller in range(4)]
         try:
+            until_met(live.app.state.service.models.live["demo"].version)
             for seed in range(1, 6):
-                version = publish(registry, seed=seed)
-                models = live.app.state.service.models
-                while models.live["demo"].version != version:
-                    stop.wait(0.01)
-                stop.wait(0.1)
+                until_met(publish(registry, seed=seed))
         finally:
             stop.set()
     answers = [pair for caller in callers for pair in caller.result()]

@@ -17,7 +17,7 @@ from core.transition import RULES, Transition
 from service.cache import Laws, LocalStore
 from service.cache.ledger import ALLOWANCE, EVERY, SAMPLES, SHARE
 from service.metrics import Metrics
-from service.registry import LoadedModel
+from service.shelf import LoadedModel
 from tests.service.live import make_sampler, pairs
 
 ROOM = 2**24
