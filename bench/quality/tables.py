@@ -26,7 +26,7 @@ DNS_STAGE: Stage = {"candidates": (8, 16, 32)}
 REGULARISERS: dict[str, Stage] = {
     "mf": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
     "lightgcn": {"l2": (1e-3, 3e-3, 1e-2, 3e-2)},
-    "mmlightgcn": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
+    "mmlightgcn": {"l2": (1e-3, 3e-3, 1e-2, 3e-2)},
     "vbpr": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
     "ngcf": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
     "gru4rec": {"dropout": (0.1, 0.3, 0.5)},
