@@ -37,9 +37,7 @@ tools:  ## promtool and prometheus, where Debian's package can be had; .turnpoin
 	@sh deploy/tools.sh
 
 test: setup tools  ## all tests, under 10 minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow' || { \
-	  echo 'What failed is run once more: a bad moment of the machine fails once, a fault twice.'; \
-	  $(BIN)/python -m pytest -m 'not slow' --last-failed --last-failed-no-failures none; }
+	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout=3600

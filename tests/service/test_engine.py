@@ -59,7 +59,7 @@ async def test_retry_after_is_the_measured_drain_time(
     waiting = [engine.submit(job(rows=10)) for _ in range(3)]
     with pytest.raises(OverloadedError) as refused:
         engine.submit(job(rows=90))
-    assert 0.5 < refused.value.retry_after < 3  # 30 rows of 20 ms
+    assert 0.5 < refused.value.retry_after < 1.5  # 30 rows of 20 ms
     await asyncio.gather(*waiting)
 
 
@@ -82,12 +82,14 @@ async def test_what_would_wait_past_its_deadline_is_refused_at_once(
 ) -> None:
     """By the fair order: behind its own rows, and as many of others as it asks for."""
     slowed(monkeypatch, 0.02)
-    await engine.submit(job(rows=5))  # measured: 0.02 s a row
+    begin = time.monotonic()
+    await engine.submit(job(rows=5))  # measured: 0.02 s a row, or more where sleep overslept
+    of_40_rows = 8 * (time.monotonic() - begin)
     waiting = [engine.submit(job(rows=10, caller="greedy")) for _ in range(4)]
     soon = time.monotonic() + 0.4
-    with pytest.raises(OverloadedError, match="its turn would come in about") as refused:
+    with pytest.raises(OverloadedError, match=r"its turn would come in about \d") as refused:
         engine.submit(job(rows=1, caller="greedy", deadline=soon))
-    assert 0.4 < refused.value.retry_after < 4  # 40 rows of 20 ms, and a busy machine oversleeps
+    assert 0.4 < refused.value.retry_after < 1.5 * of_40_rows
     modest = engine.submit(job(rows=1, caller="modest", deadline=soon))
     patient = engine.submit(job(rows=1, caller="greedy", deadline=soon + 20))
     await asyncio.gather(*waiting, modest, patient)
