@@ -25,6 +25,10 @@ from service.metrics import NO_ROUTE, Metrics
 from service.problems import problem
 from service.settings import ServerSettings
 
+# What may come before the application runs and can answer: uvicorn stops reading at 64 KiB that it
+# has not taken, and one read from the socket brings up to 256 KiB.
+UNSEEN_BYTES = 320 * 1024
+
 
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 connection, bounded.
@@ -64,8 +68,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._raw_bytes += len(data)
         if self._in_head and self._raw_bytes > self.limits.max_head_bytes:
             self._refuse(self._head_too_large())
-        elif self._raw_bytes > 2 * self.limits.max_body_bytes:  # trailers, or bytes in many chunks
-            self.transport.abort()
+        elif self._raw_bytes > 2 * self.limits.max_body_bytes + UNSEEN_BYTES:
+            self.transport.abort()  # trailers, bytes in many chunks, or what follows a refusal
         self._watch()
 
     def on_message_begin(self) -> None:

@@ -2,13 +2,15 @@
 
 Each worker has the whole model and takes its part of a batch's rows. A worker's loss is the mean
 over its own rows; times `weight` its gradient, averaged over the workers, is the gradient of the
-mean over all rows. The diffusion model's gradients are averaged by DistributedDataParallel; an
-encoder is not one call of one module (a graph is propagated once, items are looked up later), so
-that its gradients are averaged by `average_gradients`.
+mean over all rows. `average_gradients` does it for both models, not DistributedDataParallel: an
+encoder is not one call of one module (a graph is propagated once, items are looked up later), the
+diffusion model is too small to gain from reducing while the backward pass runs, and a reducer keeps
+the process group's threads running into the interpreter's end, which they abort now and then.
 
 Alone, everything here does nothing. gloo carries it on the CPU, nccl on CUDA.
 """
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,10 +20,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from core.errors import ConfigError
-from core.samplers import Sampler
 
 
 @contextmanager
@@ -44,6 +44,8 @@ def joined(device: str) -> Iterator[str]:
     if torch.device(device).type == "cuda":
         backend, device = "nccl", _own_device(device)
         torch.cuda.set_device(device)
+    # An optimiser imports it, and its functions keep the group that there is then for ever.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group(backend)
     try:
         yield device
@@ -113,15 +115,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         one.grad = piece.view_as(one)
 
 
-def parallel_loss(sampler: Sampler) -> Callable[..., Any]:
-    """`sampler.loss`, whose backward pass leaves the mean of all workers' gradients.
-
-    Everybody begins with the main worker's weights and scales.
-    """
-    if world() == 1:
-        return sampler.loss
-    # Scales are moved by what all workers see, so that nobody need send them round again.
-    return DistributedDataParallel(_Loss(sampler), broadcast_buffers=False)
+def begin_alike(module: nn.Module) -> None:
+    """Every worker's weights and scales become the main worker's, in place."""
+    if world() > 1:
+        for tensor in module.state_dict().values():
+            distributed.broadcast(tensor, src=0)
 
 
 def from_main(call: Callable[[], Any]) -> Any:
@@ -135,17 +133,6 @@ def from_main(call: Callable[[], Any]) -> Any:
         text.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
     distributed.broadcast(text, src=0)
     return json.loads(bytes(text.tolist()))
-
-
-class _Loss(nn.Module):
-    """A sampler's objective as what DistributedDataParallel takes: a module that is called."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__()
-        self.sampler = sampler
-
-    def forward(self, *args: Any, **more: Any) -> Any:
-        return self.sampler.loss(*args, **more)
 
 
 def _device() -> torch.device:

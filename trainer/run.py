@@ -4,7 +4,6 @@ The file is one safetensors (never a pickle), replaced atomically, so that a run
 goes on from its last whole epoch and ends exactly as an uninterrupted one would.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from core.samplers import Sampler
-from trainer.distributed import parallel_loss
+from trainer.distributed import begin_alike
 from trainer.encoders import Encoder
 from trainer.state_file import (
     below,
@@ -41,10 +40,9 @@ class Diffusion:
     sampler: Sampler
     optimizer: optim.Optimizer
     generator: torch.Generator
-    loss: Callable[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loss = parallel_loss(self.sampler)
+        begin_alike(self.sampler)
 
 
 @dataclass

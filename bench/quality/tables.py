@@ -102,7 +102,8 @@ def shifted() -> list[Cell]:
         **{f"cnsdiff {variant}": {"method": "cnsdiff", "cnsdiff_variant": variant}
            for variant in ("released", "described", "causal")},
     }  # fmt: skip
-    common = {"epochs": EPOCHS["lightgcn"]}
+    # A step costs a pass over the graph: large batches need a third of the time (docs/quality.md).
+    common = {"epochs": EPOCHS["lightgcn"], "batch_size": 8192, "learning_rate": 1e-2}
     space: tuple[Stage, ...] = ({"l2": (1e-4, 1e-3, 1e-2)},)
     best = "cnsdiff causal"
     return [

@@ -565,6 +565,20 @@ def test_a_chunked_body_is_cut_at_the_limit(start: Any, registry: Any) -> None:
     assert sent < 50_000_000
 
 
+def test_a_chunked_body_of_many_times_the_limit_that_comes_at_once_is_answered(
+    start: Any, registry: Any
+) -> None:
+    live = start(registry, server={"max_body_bytes": 10_000})
+    with socket.create_connection(live.host, timeout=10) as raw:
+        raw.sendall(
+            b"POST /negatives HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        time.sleep(0.1)  # the service waits for the body
+        raw.sendall(b"%x\r\n" % 60_000 + bytes(60_000))
+        assert raw.recv(65536).startswith(b"HTTP/1.1 413")
+
+
 @pytest.mark.parametrize("name", ["n 0", "no content type", "accept text"])
 def test_a_large_body_refused_unread_leaves_the_connection_usable(
     live_service: Live, name: str

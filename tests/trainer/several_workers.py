@@ -59,15 +59,30 @@ def diffusion_steps(averaged: bool = True, weighted: bool = True) -> dict[str, T
     rank, world = distributed.rank(), distributed.world()
     users, positives, negatives = (whole[rank::world] for whole in embeddings())
     weight = distributed.weight(len(users)) if weighted else 1.0
-    loss_of = diffusion.loss if averaged else diffusion.sampler.loss
     with own_randomness([diffusion.generator]):
         for _ in range(STEPS):
             diffusion.sampler.observe(*distributed.gathered(users, positives, negatives))
             diffusion.optimizer.zero_grad()
-            loss = loss_of(users, positives, diffusion.generator).total
+            loss = diffusion.sampler.loss(users, positives, diffusion.generator).total
             (weight * loss).backward()
+            if averaged:
+                distributed.average_gradients(diffusion.sampler.parameters())
             diffusion.optimizer.step()
     return diffusion.sampler.state_dict()
+
+
+def beginnings() -> dict[str, dict[str, Tensor]]:
+    """Weights that each worker drew by itself, and then what all of them begin with."""
+    torch.manual_seed(distributed.rank())
+    sampler = ADAR(ADARConfig(dim=DIM, num_steps=10))
+    drawn = {name: tensor.clone() for name, tensor in sampler.state_dict().items()}
+    distributed.begin_alike(sampler)
+    return {"drawn": drawn, "begun": sampler.state_dict()}
+
+
+def threads() -> list[str]:
+    """The names of this process's threads."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 def one_epoch(encoder: str, batch_size: int = 50) -> dict[str, Tensor]:
@@ -101,6 +116,7 @@ def main() -> None:
             "averaged": diffusion_steps(),
             "apart": diffusion_steps(averaged=False),
             "unweighted": diffusion_steps(weighted=False),
+            **beginnings(),
         }
         found |= {f"epoch {encoder}": one_epoch(encoder) for encoder in ENCODERS}
         found |= {f"method {case}": method(case) for case in METHODS}
@@ -110,6 +126,9 @@ def main() -> None:
         for name, weights in found.items():
             plain = {key: tensor.clone().contiguous() for key, tensor in weights.items()}
             safetensors.torch.save_file(plain, folder / f"{name}-{distributed.rank()}")
+        assert any("gloo" in name for name in threads())
+    # A thread of the process group that outlives it may abort the interpreter's end.
+    assert not any("gloo" in name for name in threads()), threads()
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def test_the_diffusion_step_of_two_is_that_of_one(found):
     "name",
     [
         "averaged",
+        "begun",
         "uninterrupted",
         *(f"epoch {e}" for e in ENCODERS),
         *(f"method {m}" for m in METHODS),
@@ -114,6 +115,12 @@ def test_all_workers_end_with_the_same_bits(found, name):
 
 def test_without_averaging_they_do_not(found):
     assert distance(*found["apart"]) > 1e-3
+
+
+def test_all_begin_with_what_the_main_worker_drew(found):
+    mine, others = found["drawn"]
+    assert distance(mine, others) > 1e-3
+    assert [distance(one, mine) for one in found["begun"]] == [0, 0]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -148,7 +155,9 @@ def test_alone_everything_is_as_it_was():
     rows = torch.randn(3, 4)
     with distributed.joined("cpu") as device:
         assert (device, distributed.world(), distributed.is_main()) == ("cpu", 1, True)
-        assert run.diffusion.loss == run.diffusion.sampler.loss
+        before = {name: tensor.clone() for name, tensor in run.encoder.state_dict().items()}
+        distributed.begin_alike(run.encoder)
+        assert all(torch.equal(run.encoder.state_dict()[name], before[name]) for name in before)
         assert torch.equal(distributed.gathered(rows)[0], rows)
         assert distributed.weight(7) == 1.0
         assert distributed.from_main(lambda: object) is object

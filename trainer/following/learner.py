@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from core.samplers import ADAR
-from trainer.distributed import parallel_loss, rank, weight, world
+from trainer.distributed import average_gradients, begin_alike, rank, weight, world
 from trainer.following.config import FollowConfig
 from trainer.following.drift import Cloud
 from trainer.following.expectation import Expectation
@@ -73,7 +73,7 @@ class Learner:
         self.config = config
         self.sampler = sampler.to(config.device).train().requires_grad_()
         self.optimizer = Adam(sampler.parameters(), lr=config.learning_rate, fused=True)
-        self.loss = parallel_loss(self.sampler)
+        begin_alike(self.sampler)
         self.held_out = Recent(config.held_out_rows, sampler.dim, config.device)
         self.replay = Recent(config.buffer_rows, sampler.dim, config.device)
         self.expectation = Expectation()
@@ -132,9 +132,10 @@ class Learner:
         self.sampler.batches.clamp_(max=SCALE_BATCHES)
         part = slice(rank(), None, world())
         noise = self._generator(step, 1 + rank())
-        loss: Tensor = self.loss(users[part], positives[part], noise).total
+        loss: Tensor = self.sampler.loss(users[part], positives[part], noise).total
         self.optimizer.zero_grad()
         (loss * weight(len(users[part]))).backward()
+        average_gradients(self.sampler.parameters())
         self.optimizer.step()
         self.counts.steps += 1
         return loss.detach()

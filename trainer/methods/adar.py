@@ -24,7 +24,7 @@ class ADARMethod(Diffusing):
 
     def objective(self, rows: Rows) -> Float[Tensor, ""]:
         """Eq. 8."""
-        loss: Tensor = self.diffusion.loss(rows.e_u, rows.e_i, self.generator).total
+        loss: Tensor = self.sampler.loss(rows.e_u, rows.e_i, self.generator).total
         return loss
 
     def loss(self, rows: Rows) -> Ranked:

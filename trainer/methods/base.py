@@ -18,6 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from trainer.batches import Batch
 from trainer.config import TrainConfig
+from trainer.distributed import average_gradients
 from trainer.encoders import Encoded
 from trainer.run import Diffusion
 
@@ -113,6 +114,7 @@ class Diffusing(ABC):
             loss = self.objective(rows.detached)
             self.diffusion.optimizer.zero_grad()
             (loss * rows.batch.weight).backward()
+            average_gradients(self.diffusion.sampler.parameters())
             self.diffusion.optimizer.step()
         return {"diffusion": loss.detach()}
 

@@ -22,6 +22,7 @@ from trainer.popularity import strata
 from trainer.run import Diffusion
 
 NOISE, TEMPERATURE = 0.01, 2.0  # of the contrast: of its positive; cos/2
+CONTRASTED = 2048  # rows of a batch, at most: the released batch; its cost grows with the square
 
 
 class CNSDiffMethod(Diffusing):
@@ -63,7 +64,7 @@ class CNSDiffMethod(Diffusing):
 
     def objective(self, rows: Rows) -> Float[Tensor, ""]:
         """L_diff."""
-        loss: Tensor = self.diffusion.loss(*self._seen(rows)).total
+        loss: Tensor = self.sampler.loss(*self._seen(rows)).total
         return loss
 
     def loss(self, rows: Rows) -> Ranked:
@@ -76,7 +77,8 @@ class CNSDiffMethod(Diffusing):
         mixed = share * hard + (1 - share) * rows.e_j
         near = rows.e_i + NOISE * noise.normal(self.sampler.dim, dtype=hard.dtype)
         loss = bpr(rows.s_ui, (rows.e_u * mixed).sum(-1))
-        loss = loss + self.config.cnsdiff_contrast * contrast(rows.e_i, near, hard, rows.e_j)
+        some = (table[:CONTRASTED] for table in (rows.e_i, near, hard, rows.e_j))
+        loss = loss + self.config.cnsdiff_contrast * contrast(*some)
         loss = loss + self.config.cnsdiff_diffusion * self.sampler.loss(*self._seen(rows)).total
         return Ranked(loss, generated.transition, told=likeness(rows, hard))
 

@@ -26,7 +26,7 @@ class DMNSMethod(Diffusing):
 
     def objective(self, rows: Rows) -> Float[Tensor, ""]:
         """|eps - eps_theta|."""
-        loss: Tensor = self.diffusion.loss(rows.e_u, rows.e_i, self.generator)
+        loss: Tensor = self.sampler.loss(rows.e_u, rows.e_i, self.generator)
         return loss
 
     def loss(self, rows: Rows) -> Ranked:

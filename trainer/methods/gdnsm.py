@@ -47,7 +47,7 @@ class GDNSMMethod(Diffusing):
 
     def objective(self, rows: Rows) -> Float[Tensor, ""]:
         """||eps - eps_theta||^2 with modalities dropped."""
-        loss: Tensor = self.diffusion.loss(rows.e_u, rows.e_i, self._of(rows), self.generator)
+        loss: Tensor = self.sampler.loss(rows.e_u, rows.e_i, self._of(rows), self.generator)
         return loss
 
     def loss(self, rows: Rows) -> Ranked:
