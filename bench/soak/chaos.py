@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.serving.checkpoint import pairs
-from bench.serving.load import Request
+from bench.serving.load import Request, connected
 from bench.serving.processes import Running, served
 from bench.soak.callers import Callers
 from bench.soak.findings import Findings, Size
@@ -24,6 +24,10 @@ VERSIONS = 20  # of which every kind of corrupt one
 HANG_UPS = 500
 REDIS_KILLS = 3
 PATIENCE = 10.0  # seconds in which a service must have looked at a version
+WARM_CALLERS, WARM_CALLS = (
+    4,
+    8,
+)  # large requests at once, whose buffers no growth is to be taken for
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST instead of FIN
 
 
@@ -38,6 +42,7 @@ def run(size: Size) -> Findings:
         if redis is not None:
             settings |= {"REDIS__URL": redis.url, "CACHE__MODE": "on"}
         running = stack.enter_context(served(Path(folder), **settings))
+        warm_up(running.port)
         with (
             Watch(running) as watch,
             Callers(running.url, publisher.truth) as callers,
@@ -84,11 +89,28 @@ def seen(running: Running, result: str, count: int) -> bool:
     )
 
 
+def large_request() -> Request:
+    """2048 pairs, 8 negatives each."""
+    kind = {"Content-Type": "application/octet-stream"}
+    return Request.post(f"/negatives?n=8&model={MODEL}", pairs(2048, DIM).tobytes(), kind)
+
+
+def warm_up(port: int) -> None:
+    """Every buffer that the run will need at once, however fast the machine is."""
+
+    def ask(request: Request) -> None:
+        with connected(port) as connection:
+            for _ in range(WARM_CALLS):
+                connection.call(request)
+
+    with ThreadPoolExecutor(WARM_CALLERS) as pool:
+        list(pool.map(ask, [large_request()] * WARM_CALLERS))
+
+
 def hang_up(port: int, size: Size) -> None:
     """Callers who leave: in the middle of their request or of the answer, with FIN or with RST."""
-    body = pairs(2048, DIM).tobytes()
-    kind = {"Content-Type": "application/octet-stream"}
-    request = Request.post(f"/negatives?n=8&model={MODEL}", body, kind)
+    request = large_request()
+    body = request.body
     count, begin = size.of(HANG_UPS), time.monotonic()
     ways = itertools.cycle(itertools.product((len(body) // 2, len(body)), (False, True)))
     for index, (sent, reset) in zip(range(count), ways, strict=False):
