@@ -29,7 +29,7 @@ def train(
     candidates: Annotated[
         int | None,
         typer.Option(
-            help="M, items that dns, mixgcf, ahns and catalogue choose among, per row; default: "
+            help="M, items that dns, mixgcf, ahns and catalogue choose a negative among; default: "
             "16, catalogue 32"
         ),
     ] = None,
@@ -40,7 +40,10 @@ def train(
         str,
         typer.Option(help="generated negatives e_d: none, adar, dmns, cnsdiff, gdnsm, catalogue"),
     ] = "none",
-    draws: Annotated[int, typer.Option(help="generated negatives per row, of catalogue")] = 4,
+    draws: Annotated[
+        int,
+        typer.Option(help="generated negatives per row, of catalogue: each the hardest of M"),
+    ] = 4,
     transition: Annotated[
         str | None,
         typer.Option(

@@ -96,6 +96,7 @@ def shifted() -> list[Cell]:
     kinds: dict[str, Settings] = {
         "uniform": {},
         "dns": {"negatives": "dns"},
+        "popularity": {"negatives": "popularity"},
         "mixgcf": {"negatives": "mixgcf"},
         "adar": LITERAL,
         "ours": OURS,
@@ -118,9 +119,10 @@ def shifted() -> list[Cell]:
 def multimodal(encoder: str) -> list[Cell]:
     """TikTok's images and sounds: one encoder under every kind of negative.
 
-    GDNSM generates in 8 DDIM steps; patience reaches past the epoch at which its queue opens.
+    GDNSM generates in 8 DDIM steps of one linear layer, the cheaper of the paper's two denoisers;
+    patience reaches past the epoch at which its queue opens.
     """
-    gdnsm: Settings = {"method": "gdnsm", "ddim_steps": 8}
+    gdnsm: Settings = {"method": "gdnsm", "gdnsm_denoiser": "linear", "ddim_steps": 8}
     kinds: dict[str, Settings] = {
         "/dns": {"negatives": "dns"},
         "+dmns": {"method": "dmns"},

@@ -1,6 +1,6 @@
 """Diffusing toward the catalogue: the forward process of Eq. 2 with real items as its noise.
 
-    x_t = sqrt(abar_t) e_i + sqrt(1 - abar_t) e_c,    c of the k hardest of M unobserved items
+    x_t = sqrt(abar_t) e_i + sqrt(1 - abar_t) e_c,    c the hardest of M unobserved items
 
 At t = 0 this is the positive and at t = T a hard real negative, so t* sets how hard a generated
 negative is; no denoiser is needed, for the way back is known. What Gaussian noise cannot give, the
@@ -21,8 +21,7 @@ from trainer.config import TrainConfig
 from trainer.data import Interactions
 from trainer.distributed import rank, world
 from trainer.methods.base import Ranked, Rows, likeness
-from trainer.sampling.base import candidates_of, scores
-from trainer.sampling.complement import UniformNegatives
+from trainer.sampling.shared import SharedCandidates, grouped
 
 RULES = ("random", "fixed", "score_aware")
 
@@ -30,16 +29,15 @@ RULES = ("random", "fixed", "score_aware")
 class CatalogueMethod:
     """k generated negatives a row, each with a loss of its own; the losses are averaged.
 
-    What is told is told of the hardest of them.
-
-    The scores are all that is needed: <e_u, x_t> = sqrt(abar_t) s_ui + sqrt(1 - abar_t) s_uc.
+    Each has M candidates of its own; what is told is told of the first of them. Nothing but scores
+    is needed: <e_u, x_t> = sqrt(abar_t) s_ui + sqrt(1 - abar_t) s_uc.
 
     Args:
-        config: of the run; `candidates` is M, `draws` is k <= M, `transition` one of `RULES`.
+        config: of the run; `candidates` is M, `draws` is k, `transition` one of `RULES`.
         interactions: whose train pairs are no negatives.
 
     Raises:
-        ConfigError: another rule, or k > M.
+        ConfigError: another rule.
     """
 
     def __init__(self, config: TrainConfig, interactions: Interactions) -> None:
@@ -48,14 +46,9 @@ class CatalogueMethod:
                 f"transition = {config.transition.rule!r} needs the chain of a denoiser, which "
                 f"--method catalogue has not; choose one of {', '.join(RULES)}"
             )
-        if config.draws > config.candidates:
-            raise ConfigError(
-                f"draws = {config.draws} of {config.candidates} candidates; there must be at "
-                "least as many candidates as draws"
-            )
         self.config = config
         sizes = (interactions.train, interactions.num_users, interactions.num_items)
-        self.source = UniformNegatives(*sizes, config.device)
+        self.source = SharedCandidates(*sizes, config.device)
         self.alpha_bar = make_schedule(config.schedule, config.num_steps).alpha_bar
         self.generator = torch.Generator(config.device)
 
@@ -72,22 +65,35 @@ class CatalogueMethod:
 
     def loss(self, rows: Rows) -> Ranked:
         """The mean over the k hardest c of -ln sigmoid(s_ui - <e_u, x_t>)."""
-        e_c = self._hardest(rows)
-        s_uc = torch.bmm(e_c, rows.e_u.unsqueeze(2)).squeeze(2)
+        s_uc, e_c, counts = self._hardest(rows)
         t_star = self._transition_point(rows.s_ui.detach(), s_uc.shape)
         abar = self.alpha_bar.to(s_uc.device)[t_star]
         signal, noise = abar.sqrt().to(s_uc.dtype), (1 - abar).sqrt().to(s_uc.dtype)
         s_ud = signal * rows.s_ui.unsqueeze(1) + noise * s_uc
-        loss = weighted_bpr(rows.s_ui, s_ud, s_ud.new_ones(s_ud.shape[1]).unsqueeze(0))
-        first = signal[:, :1] * rows.e_i.detach() + noise[:, :1] * e_c[:, 0].detach()
+        loss = weighted_bpr(rows.s_ui, s_ud, counts)
+        first = signal[:, :1] * rows.e_i.detach() + noise[:, :1] * e_c
         return Ranked(loss, t_star[:, 0], s_ud[:, 0], likeness(rows, first))
 
-    def _hardest(self, rows: Rows) -> Float[Tensor, "B k d"]:
-        """The k hardest of M candidates, hardest first; only these are looked up with gradient."""
-        drawn = candidates_of(rows.batch, self.source, self.config.candidates, self.generator)
-        with torch.no_grad():
-            best = scores(rows.e_u, rows.encoded.items(drawn)).topk(self.config.draws).indices
-        return rows.encoded.items(drawn.gather(1, best))
+    def _hardest(
+        self, rows: Rows
+    ) -> tuple[Float[Tensor, "B k"], Float[Tensor, "B d"], Float[Tensor, "B k"]]:
+        """s_uc of the hardest of each M, with gradient; the first e_c, without; and what counts.
+
+        0 counts one of whose M candidates the user has taken all.
+        """
+        k, many = self.config.draws, self.config.candidates
+        items, taken = self.source.draw(rows.batch.users, k * many, self.generator)
+        embeddings = rows.encoded.items(items)
+        scores = grouped(rows.e_u) @ embeddings.mT
+        free = scores.detach().masked_fill(taken, -torch.inf)
+        best = free.unflatten(2, (k, many)).max(3)
+        place = best.indices + torch.arange(k, device=items.device) * many
+        s_uc = scores.gather(2, place).flatten(0, 1)
+        group = torch.arange(len(items), device=items.device).unsqueeze(1)
+        first = embeddings.detach()[group, place[:, :, 0]].flatten(0, 1)
+        counts = best.values.isfinite().to(s_uc.dtype).flatten(0, 1)
+        rows_of = slice(len(rows.e_u))
+        return s_uc[rows_of], first[rows_of], counts[rows_of]
 
     def _transition_point(
         self, score: Float[Tensor, " B"], shape: torch.Size

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from tests.trainer.sampling.test_complement import NUM_ITEMS, histories
+from trainer.sampling.shared import SharedCandidates, grouped
+
+ROWS = SharedCandidates.ROWS
+
+
+def source(history: list[set[int]]) -> SharedCandidates:
+    pairs = [(user, item) for user, items in enumerate(history) for item in items]
+    train = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return SharedCandidates(np.random.default_rng(0).permutation(train), len(history), NUM_ITEMS)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(histories(), st.integers(1, 2 * ROWS + 1), st.integers(1, 12), st.integers(0, 9))
+def test_what_is_taken_is_what_the_row_s_user_took(
+    history: list[set[int]], rows: int, number: int, seed: int
+) -> None:
+    users = torch.randint(len(history), (rows,), generator=generator(seed))
+    items, taken = source(history).draw(users, number, generator(seed))
+    assert items.shape == (-(-rows // ROWS), number)
+    assert taken.shape == (len(items), ROWS, number)
+    for place, of_row in enumerate(taken.flatten(0, 1)):
+        owned = history[users[place]] if place < rows else set()
+        assert of_row.tolist() == [item in owned for item in items[place // ROWS].tolist()]
+
+
+def test_candidates_are_uniform_and_each_group_has_its_own() -> None:
+    users = torch.zeros(100 * ROWS, dtype=torch.int64)
+    items, _ = source([{1}]).draw(users, 400, generator())
+    counts = items.flatten().bincount(minlength=NUM_ITEMS).numpy()
+    assert chisquare(counts).pvalue > 0.001
+    skewed = counts.astype(float)
+    skewed[0] *= 1.1  # the control: one item a tenth too frequent is seen
+    assert chisquare(skewed, np.full(NUM_ITEMS, skewed.mean())).pvalue < 0.001
+    assert len(items.unique(dim=0)) == 100
+
+
+@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1])
+def test_a_batch_is_cut_in_order(count: int) -> None:
+    rows = torch.randn(count, 3, generator=generator())
+    groups = grouped(rows)
+    assert groups.shape == (-(-count // ROWS), ROWS, 3)
+    assert torch.equal(groups.flatten(0, 1)[:count], rows)
+    assert not groups.flatten(0, 1)[count:].any()

@@ -1,0 +1,97 @@
+"""Candidates that rows share, so that scoring them is one product of matrices."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+class Candidates(NamedTuple):
+    """K uniform items for each of G groups of rows.
+
+    Attributes:
+        items: int64 [G, K]; one may come twice.
+        taken: bool [G, R, K], whether the user of a group's r-th row has taken the item in train.
+    """
+
+    items: Int[Tensor, "G K"]
+    taken: Bool[Tensor, "G R K"]
+
+
+class SharedCandidates:
+    """Draws the candidates of a batch: groups of R rows, one after another, have the same.
+
+    For a row they are what K draws of its own would be, uniform items, but R times fewer embeddings
+    are looked up. Rows of a batch are in random order: those of a group have nothing in common.
+
+    Args:
+        train: int64 [N, 2], pairs (user, item).
+        num_users: U.
+        num_items: I.
+        device: where users will be given and candidates wanted.
+    """
+
+    ROWS = 64  # R: a group's block of scores stays in the cache
+
+    def __init__(
+        self,
+        train: Int64[np.ndarray, "N 2"],
+        num_users: int,
+        num_items: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        users, items = train[np.argsort(train[:, 0], kind="stable")].T
+        starts = np.searchsorted(users, np.arange(num_users + 1))
+        self._items = torch.from_numpy(items.copy()).to(device)
+        self._starts = torch.from_numpy(starts).to(device)
+        self._num_items = num_items
+
+    def draw(self, users: Int[Tensor, " B"], number: int, generator: torch.Generator) -> Candidates:
+        """K = `number` items for each group; the last group may have rows that are none.
+
+        Args:
+            users: int64 [B], of the rows.
+            number: K.
+            generator: the only source of randomness; on the device of `users`.
+        """
+        groups = -(-len(users) // self.ROWS)
+        items = torch.randint(
+            self._num_items, (groups, number), generator=generator, device=users.device
+        )
+        return Candidates(items, self._taken(users, items))
+
+    def _taken(self, users: Int[Tensor, " B"], items: Int[Tensor, "G K"]) -> Bool[Tensor, "G R K"]:
+        """Look every item that a row's user took up among the row's candidates."""
+        groups, number = items.shape
+        row, owned = self._owned(users)
+        offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
+        keys, slots = (items + offsets).flatten().sort()
+        wanted = row // self.ROWS * self._num_items + owned
+        first = torch.searchsorted(keys, wanted)
+        many = torch.searchsorted(keys, wanted, right=True) - first
+        found = first.repeat_interleave(many) + _places(many)
+        taken = torch.zeros(groups * self.ROWS, number, dtype=torch.bool, device=users.device)
+        taken[row.repeat_interleave(many), slots[found] % number] = True
+        return taken.view(groups, self.ROWS, number)
+
+    def _owned(self, users: Int[Tensor, " B"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
+        """(row, item) of all that the rows' users took."""
+        begin = self._starts[users]
+        many = self._starts[users + 1] - begin
+        row = torch.arange(len(users), device=users.device).repeat_interleave(many)
+        return row, self._items[begin[row] + _places(many)]
+
+
+def grouped(rows: Float[Tensor, "B d"]) -> Float[Tensor, "G R d"]:
+    """A batch cut into the groups of `SharedCandidates`, rows of zeros at its end."""
+    missing = -len(rows) % SharedCandidates.ROWS
+    return pad(rows, (0, 0, 0, missing)).view(-1, SharedCandidates.ROWS, rows.shape[1])
+
+
+def _places(many: Int[Tensor, " n"]) -> Int[Tensor, " P"]:
+    """0, 1, ..., many[0] - 1, 0, 1, ..., many[1] - 1, and so on."""
+    begin = (many.cumsum(0) - many).repeat_interleave(many)
+    return torch.arange(len(begin), device=many.device) - begin
