@@ -70,8 +70,11 @@ class SharedCandidates:
         offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
         keys, slots = (items + offsets).flatten().sort()
         wanted = row // self.ROWS * self._num_items + owned
-        first = torch.searchsorted(keys, wanted)
-        many = torch.searchsorted(keys, wanted, right=True) - first
+        first = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+        alike = torch.searchsorted(keys, keys, right=True) - torch.arange(
+            len(keys), device=keys.device
+        )
+        many = torch.where(keys[first] == wanted, alike[first], 0)
         found = first.repeat_interleave(many) + _places(many)
         taken = torch.zeros(groups * self.ROWS, number, dtype=torch.bool, device=users.device)
         taken[row.repeat_interleave(many), slots[found] % number] = True
