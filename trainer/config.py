@@ -30,6 +30,7 @@ class TrainConfig:
         split: how a data set that comes as one file is split; a name in `trainer.split.SPLITS`.
         negatives: the baseline sampler of e_j; a name in `trainer.sampling.PICKERS`.
         candidates: M, of the samplers and of the method that choose among candidates.
+        draws: k, generated negatives a row, each of M candidates of its own; of catalogue.
         ahns_alpha: of the sampler `ahns`; see `trainer.sampling.AHNS`.
         ahns_beta: the same.
         ahns_power: the same; below 0.

@@ -24,10 +24,7 @@ VERSIONS = 20  # of which every kind of corrupt one
 HANG_UPS = 500
 REDIS_KILLS = 3
 PATIENCE = 10.0  # seconds in which a service must have looked at a version
-WARM_CALLERS, WARM_CALLS = (
-    4,
-    8,
-)  # large requests at once, whose buffers no growth is to be taken for
+WARM_CALLERS, WARM_CALLS = 4, 8  # large requests at once: their buffers are no growth
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST instead of FIN
 
 

@@ -64,7 +64,7 @@ class CatalogueMethod:
         return {}
 
     def loss(self, rows: Rows) -> Ranked:
-        """The mean over the k hardest c of -ln sigmoid(s_ui - <e_u, x_t>)."""
+        """The mean over k draws of c of -ln sigmoid(s_ui - <e_u, x_t>)."""
         s_uc, e_c, counts = self._hardest(rows)
         t_star = self._transition_point(rows.s_ui.detach(), s_uc.shape)
         abar = self.alpha_bar.to(s_uc.device)[t_star]

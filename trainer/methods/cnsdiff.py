@@ -22,7 +22,7 @@ from trainer.popularity import strata
 from trainer.run import Diffusion
 
 NOISE, TEMPERATURE = 0.01, 2.0  # of the contrast: of its positive; cos/2
-CONTRASTED = 2048  # rows of a batch, at most: the released batch; its cost grows with the square
+CONTRASTED = 2048  # rows of a batch that are contrasted, at most: it costs their number's square
 
 
 class CNSDiffMethod(Diffusing):
