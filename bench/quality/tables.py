@@ -25,15 +25,16 @@ DNS_STAGE: Stage = {"candidates": (8, 16, 32)}
 
 REGULARISERS: dict[str, Stage] = {
     "mf": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
-    "lightgcn": {"l2": (1e-3, 3e-3, 1e-2, 3e-2)},
-    "mmlightgcn": {"l2": (1e-3, 3e-3, 1e-2, 3e-2)},
-    "vbpr": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
+    "lightgcn": {"l2": (1e-3, 1e-2, 3e-2, 1e-1)},
     "ngcf": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
     "gru4rec": {"dropout": (0.1, 0.3, 0.5)},
     "sasrec": {"dropout": (0.3, 0.5, 0.7)},
     "cl4srec": {"dropout": (0.3, 0.5, 0.7)},
 }
 EPOCHS = {"mf": 150, "lightgcn": 120, "ngcf": 150, "gru4rec": 120, "sasrec": 120, "cl4srec": 120}
+# A step costs a pass over the graph: large batches need half the time and less (docs/quality.md).
+LARGE: Settings = {"batch_size": 8192, "learning_rate": 1e-2}
+BATCHES = {"lightgcn": LARGE}
 THREE = (0, 1, 2)
 SAMPLERS = ("lightgcn", "lightgcn+ours", "lightgcn/dns")  # what MixGCF and AHNS stand beside
 
@@ -52,7 +53,7 @@ def family(
     """
     name = name or encoder
     first, both = REGULARISERS[encoder], encoder in CHEAP
-    common = {"epochs": EPOCHS[encoder], **settings}
+    common = {"epochs": EPOCHS[encoder], **BATCHES.get(encoder, {}), **settings}
 
     dns, adar = f"{name}/dns", f"{name}+adar"
 
@@ -70,6 +71,16 @@ def family(
     return cells if rivals is None else [one for one in cells if one.label != dns]
 
 
+def sisters() -> list[Cell]:
+    """DMNS and CNSDiff beside ADAR, over LightGCN."""
+    base, _, _, literal = family("beauty", "lightgcn", THREE)
+    return [
+        replace(base, label=f"lightgcn+{method}", settings={**base.settings, "method": method},
+                against=base.label, rivals=(literal.label,))
+        for method in ("dmns", "cnsdiff")
+    ]  # fmt: skip
+
+
 def variants(encoder: str) -> list[Cell]:
     """The paper's Table 3: where t* comes from."""
     base, _, _, literal = family("beauty", encoder)
@@ -84,7 +95,7 @@ def variants(encoder: str) -> list[Cell]:
 
 def sweep(method: str, settings: Settings, field: str, values: tuple[Any, ...]) -> list[Cell]:
     """One field of a method over LightGCN, all else at its default."""
-    common = {"epochs": EPOCHS["lightgcn"], **settings}
+    common = {"epochs": EPOCHS["lightgcn"], **LARGE, **settings}
     return [
         Cell(f"{method}:{field}={value}", "beauty", "lightgcn", {**common, field: value})
         for value in values
@@ -103,8 +114,7 @@ def shifted() -> list[Cell]:
         **{f"cnsdiff {variant}": {"method": "cnsdiff", "cnsdiff_variant": variant}
            for variant in ("released", "described", "causal")},
     }  # fmt: skip
-    # A step costs a pass over the graph: large batches need a third of the time (docs/quality.md).
-    common = {"epochs": EPOCHS["lightgcn"], "batch_size": 8192, "learning_rate": 1e-2}
+    common = {"epochs": EPOCHS["lightgcn"], **LARGE}
     space: tuple[Stage, ...] = ({"l2": (1e-4, 1e-3, 1e-2)},)
     best = "cnsdiff causal"
     return [
@@ -116,7 +126,7 @@ def shifted() -> list[Cell]:
     ]  # fmt: skip
 
 
-def multimodal(encoder: str) -> list[Cell]:
+def multimodal(encoder: str, l2: tuple[float, ...]) -> list[Cell]:
     """TikTok's images and sounds: one encoder under every kind of negative.
 
     GDNSM generates in 8 DDIM steps of one linear layer, the cheaper of the paper's two denoisers;
@@ -130,7 +140,7 @@ def multimodal(encoder: str) -> list[Cell]:
         "+gdnsm at once": {**gdnsm, "gdnsm_start": 0},
     }
     common = {"epochs": 150, "patience": 8}
-    space = (REGULARISERS[encoder],)
+    space: tuple[Stage, ...] = ({"l2": l2},)
     dns, at_once = f"{encoder}/dns", f"{encoder}+gdnsm at once"
     return [
         Cell(encoder, "tiktok", encoder, common, space, None, THREE),
@@ -155,6 +165,7 @@ SMOKE = [
 TABLES: dict[str, list[Cell]] = {
     "beauty": [
         *family("beauty", "lightgcn", THREE),
+        *sisters(),
         *family("beauty", "mf", THREE),
         *family("beauty", "sasrec", THREE),
         *family("beauty", "ngcf"),
@@ -177,9 +188,9 @@ TABLES: dict[str, list[Cell]] = {
     ],
     "yelp2018": shifted(),
     "tiktok": [
-        *multimodal("mmlightgcn"),
-        *multimodal("lightgcn"),
-        *multimodal("vbpr"),
+        *multimodal("mmlightgcn", (1e-3, 3e-3, 1e-2, 3e-2)),
+        *multimodal("lightgcn", (1e-3, 3e-3, 1e-2, 3e-2)),
+        *multimodal("vbpr", (1e-2, 3e-2, 1e-1, 3e-1)),
     ],
     "smoke": SMOKE,
 }
