@@ -13,6 +13,8 @@ from bench.serving.processes import memory_of
 from trainer.cotrain import Tick, Watcher
 from trainer.run import Run
 
+PROCESSOR = "processor seconds per epoch"
+
 
 class Meter:
     """Watches one run in this process, from its making on.
@@ -43,9 +45,7 @@ class Meter:
         on_device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         return {
             "seconds per epoch": float(np.median(run.seconds)),
-            "processor seconds per epoch": (
-                float(np.median(self._processor)) if self._processor else None
-            ),
+            PROCESSOR: (float(np.median(self._processor)) if self._processor else None),
             "seconds": sum(run.seconds),
             "peak MiB": memory_of("self", "VmHWM"),
             "peak device MiB": on_device / 2**20,

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.quality import plots
 from bench.quality.cells import Cell, Settings
+from bench.quality.cost import PROCESSOR
 from bench.quality.published import METRICS, PUBLISHED
 from bench.quality.search import TEST, Result
 from bench.quality.statistics import Comparison, holm
@@ -120,14 +121,15 @@ def differences(lines: Sequence[Line], split: str) -> list[str]:
 
 
 def costs(lines: Sequence[Line]) -> list[str]:
-    """What was chosen, and what an epoch costs beside the base's."""
+    """What was chosen, and what an epoch, and all up to the best one, cost beside the base's."""
     by_label = {line.cell.label: line for line in lines}
     columns = ["cell", "trials", "chosen", "best epoch", "s an epoch", "processor s", "x base",
-               "peak MiB"]  # fmt: skip
+               "processor s to best", "x base", "peak MiB"]  # fmt: skip
     rows = []
     for line in lines:
         base = by_label.get(line.cell.against or "")
         chosen = told_choice(line.cell, line.first["chosen"]) if line.first else NONE
+        epoch, to_best = line.figures("cost", PROCESSOR), line.to_best
         rows.append(
             [
                 line.cell.label,
@@ -135,8 +137,10 @@ def costs(lines: Sequence[Line]) -> list[str]:
                 chosen,
                 ", ".join(map(_epochs, line.results)) or NONE,
                 _mean(line.figures("cost", "seconds per epoch"), ".2f"),
-                _mean(line.figures("cost", "processor seconds per epoch"), ".2f"),
-                _ratio(line, base, "processor seconds per epoch"),
+                _mean(epoch, ".2f"),
+                _ratio(epoch, base.figures("cost", PROCESSOR) if base else []),
+                _mean(to_best, ".0f"),
+                _ratio(to_best, base.to_best if base else []),
                 _mean(line.figures("cost", "peak MiB"), ".0f"),
             ]
         )
@@ -224,8 +228,7 @@ def _mean(values: Sequence[float], form: str) -> str:
     return format(float(np.mean(values)), form) if values else NONE
 
 
-def _ratio(line: Line, base: Line | None, figure: str) -> str:
-    mine, theirs = (one.figures("cost", figure) if one else [] for one in (line, base))
+def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> str:
     return f"{np.mean(mine) / np.mean(theirs):.2f}" if mine and theirs else NONE
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.cells import Cell, Job, flat
+from bench.quality.cost import PROCESSOR
 from bench.quality.search import TEST, Result, finals, trials
 from bench.quality.statistics import Comparison, PerUser, compare
 from bench.quality.store import Store
@@ -71,6 +72,15 @@ class Line:
             if value is not None:
                 found.append(float(value))
         return found
+
+    @property
+    def to_best(self) -> list[float]:
+        """Processor seconds of every final run's epochs up to its best, validation left out."""
+        return [
+            result["cost"][PROCESSOR] * result["best epoch"]
+            for result in self.results
+            if result["cost"][PROCESSOR] is not None
+        ]
 
     @property
     def splits(self) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.quality import report
+from bench.quality.cost import PROCESSOR
 from bench.quality.report import BEGIN, END, NONE, fraction, spread, told_choice, write
 from bench.quality.store import Store
 from bench.quality.summary import Line
@@ -68,6 +69,10 @@ def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
     assert ours[0][2] == literal[0][2] == "1"
     base, method = (Line(cell, Store(out)).figures("test", "recall@20")[0] for cell in cells[:2])
     assert ours[0][3] == f"{method - base:+.4f}"
+    (told,) = (row for row in rows(page, "mf+ours") if len(row) == 10)
+    line = Line(cells[1], Store(out))
+    (epoch,) = line.figures("cost", PROCESSOR)
+    assert told[7] == f"{epoch * line.results[0]['best epoch']:.0f}"
     cost = [json.loads(f.read_text())["cost"] for f in (out / "runs").glob("*.json")]
     assert all(one["peak MiB"] > 100 and one["seconds"] > 0 for one in cost)
     if plotter():
