@@ -17,7 +17,7 @@ from bench.quality.published import METRICS, PUBLISHED
 from bench.quality.search import TEST, Result
 from bench.quality.statistics import Comparison, holm
 from bench.quality.store import Store
-from bench.quality.summary import Line, contests
+from bench.quality.summary import Line, contests, opponents
 from bench.quality.tables import TABLES
 from bench.serving.report import table
 
@@ -52,6 +52,7 @@ def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
         *(part for split in splits(lines) for part in judged(name, lines, split)),
         "## Search and cost",
         *costs(lines),
+        *at_equal_cost(lines),
         "## What the negatives are like",
         "In the best epoch of the first seed, shares of a batch's rows.",
         *hardness(lines),
@@ -148,6 +149,28 @@ def costs(lines: Sequence[Line]) -> list[str]:
         "\n".join(table(columns, rows)),
         f"{EDGE} the largest or smallest value that was tried: the best may lie beyond it.",
     ]
+
+
+def at_equal_cost(lines: Sequence[Line]) -> list[str]:
+    """Who is ahead on validation when the other has come to its best."""
+    columns = ["cell", "against", "processor s", "its validation", "theirs", "relative"]
+    rows = []
+    for mine, other in opponents(lines):
+        if not (mine.results and other.to_best):
+            continue
+        seconds = float(np.mean(other.to_best))
+        ours = mine.within(seconds)
+        best = other.figures("valid", other.metric)
+        whole = len(ours) == len(mine.results)  # every run was validated by then
+        relative = f"{np.mean(ours) / np.mean(best) - 1:+.1%}" if whole else NONE
+        rows.append([mine.cell.label, other.cell.label, f"{seconds:.0f}",
+                     spread(ours) if whole else NONE, spread(best), relative])  # fmt: skip
+    return [
+        "### At equal cost",
+        "The best on validation within the processor time in which the other came to its own best, "
+        "and that best.",
+        "\n".join(table(columns, rows)),
+    ] if rows else []  # fmt: skip
 
 
 def told_choice(cell: Cell, chosen: Settings) -> str:

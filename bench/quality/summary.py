@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.quality.cells import Cell, Job, flat
+from bench.quality.cells import FINAL, Cell, Job, flat
 from bench.quality.cost import PROCESSOR
 from bench.quality.search import TEST, Result, finals, trials
 from bench.quality.statistics import Comparison, PerUser, compare
@@ -74,6 +74,11 @@ class Line:
         return found
 
     @property
+    def metric(self) -> str:
+        """By which its epochs were chosen on validation."""
+        return Job(self.cell, FINAL, {}).config.metric
+
+    @property
     def to_best(self) -> list[float]:
         """Processor seconds of every final run's epochs up to its best, validation left out."""
         return [
@@ -81,6 +86,20 @@ class Line:
             for result in self.results
             if result["cost"][PROCESSOR] is not None
         ]
+
+    def within(self, seconds: float) -> list[float]:
+        """The best that every final run had on validation after so much processor time.
+
+        What had not been validated by then is left out.
+        """
+        found = []
+        for result in self.results:
+            epoch = result["cost"][PROCESSOR] or np.inf
+            tried = [
+                one[self.metric] for one in result["history"] if one["epoch"] * epoch <= seconds
+            ]
+            found += [max(tried)] if tried else []
+        return found
 
     @property
     def splits(self) -> list[str]:
@@ -114,16 +133,20 @@ class Line:
 
 def contests(lines: Sequence[Line], split: str) -> list[tuple[Line, Line, Comparison | None]]:
     """Every cell with its base and its rivals, on a test split."""
+    return [(a, b, compare(a.per_user(split), b.per_user(split))) for a, b in opponents(lines)]
+
+
+def opponents(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
+    """Every cell with its base, then with its rivals."""
     by_label = {line.cell.label: line for line in lines}
     pairs = [
         (line, by_label[line.cell.against])
         for line in lines
         if line.cell.against is not None and line.cell.against in by_label
     ]
-    pairs += [
+    return pairs + [
         (line, by_label[rival]) for line in lines for rival in line.cell.rivals if rival in by_label
     ]
-    return [(a, b, compare(a.per_user(split), b.per_user(split))) for a, b in pairs]
 
 
 def families(lines: Sequence[Line]) -> dict[str, list[Line]]:

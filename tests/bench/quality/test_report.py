@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bench.quality import report
@@ -48,6 +49,15 @@ def test_nothing_is_said_of_nothing(cells, to, tmp_path):
     assert text == f"words\n\n{BEGIN}\n\nNothing has been run yet.\n\n{END}\n\nmore words\n"
 
 
+def at_equal_cost_by_hand(mine: Line, other: Line) -> list[str]:
+    ((mine,), (other,)) = (line.results for line in (mine, other))
+    seconds = other["cost"][PROCESSOR] * other["best epoch"]
+    within = mine["cost"][PROCESSOR] * np.array([row["epoch"] for row in mine["history"]]) < seconds
+    reached = np.array([row["recall@20"] for row in mine["history"]])[within]
+    told = fraction(reached.max()) if len(reached) else NONE
+    return [f"{seconds:.0f}", told, fraction(other["valid"]["recall@20"])]
+
+
 def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
     out = tmp_path / "out"
     do(cells[:1], out)
@@ -73,6 +83,8 @@ def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
     line = Line(cells[1], Store(out))
     (epoch,) = line.figures("cost", PROCESSOR)
     assert told[7] == f"{epoch * line.results[0]['best epoch']:.0f}"
+    (even,) = (row for row in rows(page, "mf+ours") if row[1] == "mf" and len(row) == 6)
+    assert even[2:5] == at_equal_cost_by_hand(line, Line(cells[0], Store(out)))
     cost = [json.loads(f.read_text())["cost"] for f in (out / "runs").glob("*.json")]
     assert all(one["peak MiB"] > 100 and one["seconds"] > 0 for one in cost)
     if plotter():
