@@ -45,7 +45,7 @@ class Meter:
         on_device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         return {
             "seconds per epoch": float(np.median(run.seconds)),
-            PROCESSOR: (float(np.median(self._processor)) if self._processor else None),
+            PROCESSOR: float(np.median(self._processor)) if self._processor else None,
             "seconds": sum(run.seconds),
             "peak MiB": memory_of("self", "VmHWM"),
             "peak device MiB": on_device / 2**20,

@@ -52,8 +52,8 @@ def test_nothing_is_said_of_nothing(cells, to, tmp_path):
 def at_equal_cost_by_hand(mine: Line, other: Line) -> list[str]:
     ((mine,), (other,)) = (line.results for line in (mine, other))
     seconds = other["cost"][PROCESSOR] * other["best epoch"]
-    within = mine["cost"][PROCESSOR] * np.array([row["epoch"] for row in mine["history"]]) < seconds
-    reached = np.array([row["recall@20"] for row in mine["history"]])[within]
+    epochs, recall = np.array([(row["epoch"], row["recall@20"]) for row in mine["history"]]).T
+    reached = recall[mine["cost"][PROCESSOR] * epochs <= seconds]
     told = fraction(reached.max()) if len(reached) else NONE
     return [f"{seconds:.0f}", told, fraction(other["valid"]["recall@20"])]
 
