@@ -151,9 +151,11 @@ def cotrain(
                 auxiliary = encoder.auxiliary(batch.contexts, run.generator)
                 losses["auxiliary"] = auxiliary.detach()
                 loss = loss + auxiliary
-            penalty = encoder.penalty(batch.users, torch.cat([batch.items, negatives]))
+            if config.l2:
+                penalty = encoder.penalty(batch.users, torch.cat([batch.items, negatives]))
+                loss = loss + config.l2 * penalty
             run.optimizer.zero_grad()
-            ((loss + config.l2 * penalty) * batch.weight).backward()
+            (loss * batch.weight).backward()
             average_gradients(encoder.parameters())
             run.optimizer.step()
             learnt = Learnt(batch, encoded, negatives, scores)

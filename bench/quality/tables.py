@@ -36,24 +36,21 @@ EPOCHS = {"mf": 150, "lightgcn": 120, "ngcf": 150, "gru4rec": 120, "sasrec": 120
 LARGE: Settings = {"batch_size": 8192, "learning_rate": 1e-2}
 BATCHES = {"lightgcn": LARGE}
 THREE = (0, 1, 2)
-SAMPLERS = ("lightgcn", "lightgcn+ours", "lightgcn/dns")  # what MixGCF and AHNS stand beside
+SAMPLERS = ("lightgcn", "lightgcn/dns")  # what MixGCF and AHNS stand beside
 
 
 def family(
-    data: str,
-    encoder: str,
-    seeds: tuple[int, ...] = (0,),
-    name: str | None = None,
-    rivals: tuple[str, ...] | None = None,
-    **settings: Any,
+    data: str, encoder: str, seeds: tuple[int, ...] = (0,), negatives: str | None = None
 ) -> list[Cell]:
     """A base, our rule, DNS and the literal method, over the same encoder.
 
-    A base with `rivals` is itself a sampler, compared with them, and has no DNS.
+    A base with a sampler of `negatives` is named after it, compared with `SAMPLERS`, and has no
+    DNS. Ours takes the sampler's place: over every sampler of an encoder it is the same training.
     """
-    name = name or encoder
+    name = negatives or encoder
+    sampled: Settings = {} if negatives is None else {"negatives": negatives}
     first, both = REGULARISERS[encoder], encoder in CHEAP
-    common = {"epochs": EPOCHS[encoder], **BATCHES.get(encoder, {}), **settings}
+    common = {"epochs": EPOCHS[encoder], **BATCHES.get(encoder, {})}
 
     dns, adar = f"{name}/dns", f"{name}+adar"
 
@@ -63,12 +60,12 @@ def family(
         return Cell(label, data, encoder, {**common, **more}, space, against, seeds, rivals)
 
     cells = [
-        cell(name, BASE_STAGE, {}, *(rivals or ())),
+        cell(name, BASE_STAGE, sampled, *(SAMPLERS if negatives else ())),
         cell(f"{name}+ours", OURS_STAGE, OURS, dns, adar),
         cell(dns, DNS_STAGE, {"negatives": "dns"}),
-        cell(adar, LITERAL_STAGE, LITERAL),
+        cell(adar, LITERAL_STAGE, {**sampled, **LITERAL}),
     ]
-    return cells if rivals is None else [one for one in cells if one.label != dns]
+    return [one for one in cells if one.label != dns] if negatives else cells
 
 
 def sisters() -> list[Cell]:
@@ -171,8 +168,8 @@ TABLES: dict[str, list[Cell]] = {
         *family("beauty", "sasrec", THREE),
         *family("beauty", "ngcf"),
         *family("beauty", "gru4rec"),
-        *family("beauty", "lightgcn", name="mixgcf", rivals=SAMPLERS, negatives="mixgcf"),
-        *family("beauty", "lightgcn", name="ahns", rivals=SAMPLERS, negatives="ahns"),
+        *family("beauty", "lightgcn", negatives="mixgcf"),
+        *family("beauty", "lightgcn", negatives="ahns"),
         *family("beauty", "cl4srec"),
     ],
     "toys": [

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
-Lookup = Callable[[Int[Tensor, "..."]], Float[Tensor, "... d"]]
+from trainer.encoders.lookup import Lookup
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +113,6 @@ class HasAuxiliary(Protocol):
             generator: draws what the loss needs; on the encoder's device.
         """
         ...
-
-
-def rows_of(table: Float[Tensor, "I d"]) -> Lookup:
-    """The look-up in a table."""
-    return partial(embedding, weight=table)
 
 
 def half_squared_norm(

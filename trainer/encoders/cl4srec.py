@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from trainer import augment
 from trainer.data import Interactions
+from trainer.encoders.lookup import rows_of
 from trainer.encoders.sasrec import SASRec
 from trainer.sequences import Sequences
 
@@ -46,7 +47,8 @@ class CL4SRec(SASRec):
     def auxiliary(self, contexts: Sequences, generator: torch.Generator) -> Float[Tensor, ""]:
         """See `HasAuxiliary`; Eq. 2: a view's other view among all views of the batch."""
         views = [self._view(contexts, generator) for _ in range(2)]
-        states = torch.cat([view.last(self.states(view)) for view in views])
+        items = rows_of(self.items)
+        states = torch.cat([view.last(self.states(view, items)) for view in views])
         likeness = states @ states.T / self.temperature
         likeness.fill_diagonal_(-torch.inf)
         others = torch.arange(len(states), device=states.device).roll(len(states) // 2)

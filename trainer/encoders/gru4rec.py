@@ -3,9 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from trainer.data import Interactions
+from trainer.encoders.lookup import Lookup
 from trainer.encoders.sequence import SequenceEncoder
 from trainer.sequences import Sequences
 
@@ -38,9 +38,9 @@ class GRU4Rec(SequenceEncoder):
         self.out = nn.Linear(dim, dim)
         self.initialise(generator)
 
-    def states(self, sequences: Sequences) -> Float[Tensor, "B d"]:
+    def states(self, sequences: Sequences, items: Lookup) -> Float[Tensor, "B d"]:
         """See `SequenceEncoder.states`."""
-        inputs = self.dropout(embedding(sequences.items, self.items))
+        inputs = self.dropout(items(sequences.items))
         out: Tensor = self.out(sequences.in_bands(self._run, inputs))
         return out
 

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from trainer.encoders.base import Encoded, Lookup, half_squared_norm, rows_of
+from trainer.encoders.base import Encoded, half_squared_norm
 from trainer.encoders.graph import normalised_adjacency, product
+from trainer.encoders.lookup import Lookup, rows_of
 from trainer.encoders.mf import xavier
 
 

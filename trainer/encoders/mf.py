@@ -5,7 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from trainer.encoders.base import Encoded, half_squared_norm, rows_of
+from trainer.encoders.base import Encoded, half_squared_norm
+from trainer.encoders.lookup import rows_of
 
 
 class MF(nn.Module):

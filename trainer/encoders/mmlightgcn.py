@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainer.data import Interactions
-from trainer.encoders.base import Lookup, rows_of
 from trainer.encoders.graph import product
 from trainer.encoders.lightgcn import LightGCN
+from trainer.encoders.lookup import Lookup, rows_of
 from trainer.encoders.neighbours import NEIGHBOURS, item_graph
 
 

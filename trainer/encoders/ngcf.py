@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, embedding, leaky_relu, normalize, pad
 
 from core.errors import ConfigError
-from trainer.encoders.base import Encoded, Lookup, half_squared_norm, rows_of
+from trainer.encoders.base import Encoded, half_squared_norm
 from trainer.encoders.graph import normalised_adjacency, product
+from trainer.encoders.lookup import Lookup, rows_of
 from trainer.encoders.mf import xavier
 
 SLOPE = 0.2  # of LeakyReLU below 0, as in the released code

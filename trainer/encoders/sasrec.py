@@ -7,6 +7,7 @@ from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from core.errors import ConfigError
 from trainer.data import Interactions
+from trainer.encoders.lookup import Lookup
 from trainer.encoders.sequence import SequenceEncoder
 from trainer.sequences import Sequences
 
@@ -52,9 +53,9 @@ class SASRec(SequenceEncoder):
         self.norm = nn.LayerNorm(dim)
         self.initialise(generator)
 
-    def states(self, sequences: Sequences) -> Float[Tensor, "B d"]:
+    def states(self, sequences: Sequences, items: Lookup) -> Float[Tensor, "B d"]:
         """See `SequenceEncoder.states`."""
-        inputs = embedding(sequences.items, self.items) * self.dim**0.5
+        inputs = items(sequences.items) * self.dim**0.5
         x: Tensor = self.dropout(inputs + embedding(sequences.places, self.positions))
         for block in self.blocks:
             x = block(x, sequences)

@@ -8,7 +8,8 @@ from torch.nn.functional import embedding
 
 from core.errors import ConfigError
 from trainer.data import Interactions
-from trainer.encoders.base import Encoded, rows_of
+from trainer.encoders.base import Encoded
+from trainer.encoders.lookup import Lookup, rows_of
 from trainer.sequences import Ragged, Sequences, last_of_each, runs
 
 CHUNK = 1024  # sequences at once where no gradient is kept
@@ -54,13 +55,14 @@ class SequenceEncoder(nn.Module):
             elif "bias" in name:
                 nn.init.zeros_(parameter)
 
-    def states(self, sequences: Sequences) -> Float[Tensor, "B d"]:
-        """The state at each position, from the items up to it."""
+    def states(self, sequences: Sequences, items: Lookup) -> Float[Tensor, "B d"]:
+        """The state at each position, from the items up to it, which are looked up in `items`."""
         raise NotImplementedError
 
     def encode(self, contexts: Sequences) -> Encoded:
         """See `Encoder.encode`."""
-        return Encoded(self.states(contexts), rows_of(self.items))
+        items = rows_of(self.items)
+        return Encoded(self.states(contexts, items), items)
 
     def penalty(self, users: Int[Tensor, " B"], items: Int[Tensor, " M"]) -> Float[Tensor, ""]:
         """See `Encoder.penalty`; users have no parameters of their own."""
@@ -77,10 +79,11 @@ class SequenceEncoder(nn.Module):
         who, starts, lengths = runs(pairs[:, 0])
         ragged = Ragged(starts, lengths)
         users = self.items.new_zeros(self._interactions.num_users, self.dim)
+        look_up = rows_of(self.items)
         for rows in torch.arange(len(who)).split(CHUNK):
             items = torch.from_numpy(pairs[ragged.places(rows), 1]).to(users.device)
             counts = ragged.lengths[rows]
             sequences = Sequences(items, counts.to(users.device), int(counts.max()))
-            last = sequences.last(self.states(sequences))
+            last = sequences.last(self.states(sequences, look_up))
             users[torch.from_numpy(who)[rows].to(users.device)] = last
         return users, self.items[: self.num_items].detach()

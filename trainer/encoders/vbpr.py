@@ -8,7 +8,8 @@ from torch.nn.functional import embedding
 
 from core.errors import ConfigError
 from trainer.data import Interactions
-from trainer.encoders.base import Encoded, rows_of
+from trainer.encoders.base import Encoded
+from trainer.encoders.lookup import rows_of
 from trainer.encoders.mf import xavier
 from trainer.features import standardised
 

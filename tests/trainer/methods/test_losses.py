@@ -11,7 +11,8 @@ from core.noise import Noise
 from core.samplers import Query
 from tests.trainer.methods.test_methods import config_of, data, plain_data, start  # noqa: F401
 from trainer.batches import Batch
-from trainer.encoders.base import Encoded, rows_of
+from trainer.encoders.base import Encoded
+from trainer.encoders.lookup import rows_of
 from trainer.methods import Rows, make_method
 from trainer.methods.base import likeness
 from trainer.methods.cnsdiff import contrast

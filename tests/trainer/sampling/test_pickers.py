@@ -8,7 +8,8 @@ from torch import Tensor
 from core.errors import ConfigError
 from trainer.batches import Batch
 from trainer.data import Interactions
-from trainer.encoders.base import Encoded, rows_of
+from trainer.encoders.base import Encoded
+from trainer.encoders.lookup import rows_of
 from trainer.sampling import PICKERS, Negatives, make_picker
 from trainer.sampling.base import NegativePicker
 
