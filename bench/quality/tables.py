@@ -26,7 +26,7 @@ DNS_STAGE: Stage = {"candidates": (8, 16, 32)}
 REGULARISERS: dict[str, Stage] = {
     "mf": {"l2": (1e-2, 3e-2, 1e-1, 3e-1)},
     "lightgcn": {"l2": (1e-3, 1e-2, 3e-2, 1e-1)},
-    "ngcf": {"l2": (3e-4, 1e-3, 3e-3, 1e-2)},
+    "ngcf": {"l2": (1e-4, 1e-3, 1e-2)},
     "gru4rec": {"dropout": (0.1, 0.3, 0.5)},
     "sasrec": {"dropout": (0.3, 0.5, 0.7)},
     "cl4srec": {"dropout": (0.3, 0.5, 0.7)},
@@ -34,7 +34,7 @@ REGULARISERS: dict[str, Stage] = {
 EPOCHS = {"mf": 150, "lightgcn": 120, "ngcf": 150, "gru4rec": 120, "sasrec": 120, "cl4srec": 120}
 # A step costs a pass over the graph: large batches need half the time and less (docs/quality.md).
 LARGE: Settings = {"batch_size": 8192, "learning_rate": 1e-2}
-BATCHES = {"lightgcn": LARGE}
+BATCHES = {"lightgcn": LARGE, "ngcf": LARGE}
 THREE = (0, 1, 2)
 SAMPLERS = ("lightgcn", "lightgcn/dns")  # what MixGCF and AHNS stand beside
 

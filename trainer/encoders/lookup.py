@@ -1,8 +1,7 @@
 """Looking embeddings up in a table, several times a step, for one gradient of the table.
 
 `torch.nn.functional.embedding` makes a gradient as large as the table for each look-up, most of it
-zeros: with users' histories, positives and negatives looked up apart, that was 45 % of a step of
-SASRec on Amazon-Beauty.
+zeros, and adds them all up.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ def rows_of(table: Float[Tensor, "n d"]) -> Lookup:
     Returns:
         ids int64 [...] to embeddings [..., d], with gradient where the table has one.
     """
-    gradient = _Gradient(table.detach())
+    gradient = _Gradient(len(table))
     shared = _Shared.apply(table, gradient)  # type: ignore[no-untyped-call]
 
     def look_up(ids: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
@@ -36,19 +35,22 @@ def rows_of(table: Float[Tensor, "n d"]) -> Lookup:
 
 
 class _Gradient:
-    """Of a table, from all its look-ups; None until the first has been gone back through."""
+    """Of a table, from all its look-ups, as their rows until it is wanted."""
 
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
-        self.total: Tensor | None = None
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.parts: list[tuple[Tensor, Tensor]] = []
 
     def add(self, ids: Tensor, rows: Tensor) -> None:
-        if self.total is None:
-            self.total = torch.zeros_like(self.table)
-        self.total.index_add_(0, ids.flatten(), rows.flatten(0, -2))
+        self.parts.append((ids.flatten(), rows.flatten(0, -2)))
 
     def take(self) -> Tensor | None:
-        total, self.total = self.total, None
+        """The sum, the same bits every time on every device."""
+        if not self.parts:
+            return None
+        ids, rows = map(torch.cat, zip(*self.parts, strict=True))
+        self.parts = []
+        total: Tensor = torch.ops.aten.embedding_dense_backward(rows, ids, self.size, -1, False)
         return total
 
 
