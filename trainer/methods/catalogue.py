@@ -21,7 +21,7 @@ from trainer.config import TrainConfig
 from trainer.data import Interactions
 from trainer.distributed import rank, world
 from trainer.methods.base import Ranked, Rows, likeness
-from trainer.sampling.shared import SharedCandidates, grouped
+from trainer.sampling.shared import SharedCandidates, grouped, in_order
 
 RULES = ("random", "fixed", "score_aware")
 
@@ -88,12 +88,14 @@ class CatalogueMethod:
         free = scores.detach().masked_fill(taken, -torch.inf)
         best = free.unflatten(2, (k, many)).max(3)
         place = best.indices + torch.arange(k, device=items.device) * many
-        s_uc = scores.gather(2, place).flatten(0, 1)
         group = torch.arange(len(items), device=items.device).unsqueeze(1)
-        first = embeddings.detach()[group, place[:, :, 0]].flatten(0, 1)
-        counts = best.values.isfinite().to(s_uc.dtype).flatten(0, 1)
-        rows_of = slice(len(rows.e_u))
-        return s_uc[rows_of], first[rows_of], counts[rows_of]
+        found = (
+            scores.gather(2, place),
+            embeddings.detach()[group, place[:, :, 0]],
+            best.values.isfinite().to(scores.dtype),
+        )
+        s_uc, first, counts = (in_order(each, len(rows.e_u)) for each in found)
+        return s_uc, first, counts
 
     def _transition_point(
         self, score: Float[Tensor, " B"], shape: torch.Size

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -22,10 +22,11 @@ class Candidates(NamedTuple):
 
 
 class SharedCandidates:
-    """Draws the candidates of a batch: groups of R rows, one after another, have the same.
+    """Draws the candidates of a batch: its row r is of group r mod G, whose rows have the same.
 
     For a row they are what K draws of its own would be, uniform items, but R times fewer embeddings
-    are looked up. Rows of a batch are in random order: those of a group have nothing in common.
+    are looked up. A batch of sequences has a user's positions one after another: these are of
+    different groups, so that they do not all meet the same few items.
 
     Args:
         train: int64 [N, 2], pairs (user, item).
@@ -50,7 +51,7 @@ class SharedCandidates:
         self._num_items = num_items
 
     def draw(self, users: Int[Tensor, " B"], number: int, generator: torch.Generator) -> Candidates:
-        """K = `number` items for each group; the last group may have rows that are none.
+        """K = `number` items for each group of at most R rows.
 
         Args:
             users: int64 [B], of the rows.
@@ -69,16 +70,17 @@ class SharedCandidates:
         row, owned = self._owned(users)
         offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
         keys, slots = (items + offsets).flatten().sort()
-        wanted = row // self.ROWS * self._num_items + owned
+        wanted = row % groups * self._num_items + owned
         first = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
         alike = torch.searchsorted(keys, keys, right=True) - torch.arange(
             len(keys), device=keys.device
         )
         many = torch.where(keys[first] == wanted, alike[first], 0)
         found = first.repeat_interleave(many) + _places(many)
-        taken = torch.zeros(groups * self.ROWS, number, dtype=torch.bool, device=users.device)
-        taken[row.repeat_interleave(many), slots[found] % number] = True
-        return taken.view(groups, self.ROWS, number)
+        taken = torch.zeros(groups, self.ROWS, number, dtype=torch.bool, device=users.device)
+        row = row.repeat_interleave(many)
+        taken[row % groups, row // groups, slots[found] % number] = True
+        return taken
 
     def _owned(self, users: Int[Tensor, " B"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
         """(row, item) of all that the rows' users took."""
@@ -89,9 +91,15 @@ class SharedCandidates:
 
 
 def grouped(rows: Float[Tensor, "B d"]) -> Float[Tensor, "G R d"]:
-    """A batch cut into the groups of `SharedCandidates`, rows of zeros at its end."""
+    """A batch dealt to the groups of `SharedCandidates`, each filled up with rows of zeros."""
     missing = -len(rows) % SharedCandidates.ROWS
-    return pad(rows, (0, 0, 0, missing)).view(-1, SharedCandidates.ROWS, rows.shape[1])
+    dealt = pad(rows, (0, 0, 0, missing)).view(SharedCandidates.ROWS, -1, rows.shape[1])
+    return dealt.transpose(0, 1)
+
+
+def in_order(groups: Shaped[Tensor, "G R *rest"], many: int) -> Shaped[Tensor, "B *rest"]:
+    """What each row of a batch of `many` has got, back in the batch's order."""
+    return groups.transpose(0, 1).flatten(0, 1)[:many]
 
 
 def _places(many: Int[Tensor, " n"]) -> Int[Tensor, " P"]:

@@ -26,7 +26,7 @@ def hardest_by_hand(method, rows, data):  # noqa: F811
     taken = {tuple(pair) for pair in data.train.tolist()}
     best = torch.full((len(rows.e_u), k), -math.inf)
     for row, user in enumerate(rows.batch.users.tolist()):
-        for place, item in enumerate(items[row // method.source.ROWS].tolist()):
+        for place, item in enumerate(items[row % len(items)].tolist()):
             if (user, item) not in taken:
                 score = rows.e_u[row] @ rows.encoded.items(torch.tensor([item]))[0]
                 best[row, place // many] = max(best[row, place // many], score.detach())

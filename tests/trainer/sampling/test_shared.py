@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from tests.trainer.sampling.test_complement import NUM_ITEMS, histories
-from trainer.sampling.shared import SharedCandidates, grouped
+from trainer.sampling.shared import SharedCandidates, grouped, in_order
 
 ROWS = SharedCandidates.ROWS
 
@@ -29,9 +29,9 @@ def test_what_is_taken_is_what_the_row_s_user_took(
     items, taken = source(history).draw(users, number, generator(seed))
     assert items.shape == (-(-rows // ROWS), number)
     assert taken.shape == (len(items), ROWS, number)
-    for place, of_row in enumerate(taken.flatten(0, 1)):
+    for place, of_row in enumerate(in_order(taken, taken.numel())):
         owned = history[users[place]] if place < rows else set()
-        assert of_row.tolist() == [item in owned for item in items[place // ROWS].tolist()]
+        assert of_row.tolist() == [item in owned for item in items[place % len(items)].tolist()]
 
 
 def test_candidates_are_uniform_and_each_group_has_its_own() -> None:
@@ -46,9 +46,15 @@ def test_candidates_are_uniform_and_each_group_has_its_own() -> None:
 
 
 @pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1])
-def test_a_batch_is_cut_in_order(count: int) -> None:
+def test_a_batch_is_dealt_and_put_in_order_again(count: int) -> None:
     rows = torch.randn(count, 3, generator=generator())
     groups = grouped(rows)
     assert groups.shape == (-(-count // ROWS), ROWS, 3)
-    assert torch.equal(groups.flatten(0, 1)[:count], rows)
-    assert not groups.flatten(0, 1)[count:].any()
+    assert torch.equal(in_order(groups, count), rows)
+    assert not in_order(groups, groups.numel())[count:].any()
+
+
+def test_neighbours_in_a_batch_do_not_share() -> None:
+    """Positions of one user's sequence stand side by side."""
+    owners = grouped((torch.arange(4 * ROWS) // 4)[:, None].float()).squeeze(2)
+    assert all(len(of_group.unique()) == ROWS for of_group in owners)
