@@ -83,19 +83,16 @@ class CatalogueMethod:
         """
         k, many = self.config.draws, self.config.candidates
         items, taken = self.source.draw(rows.batch.users, k * many, self.generator)
-        embeddings = rows.encoded.items(items)
-        scores = grouped(rows.e_u) @ embeddings.mT
-        free = scores.detach().masked_fill(taken, -torch.inf)
-        best = free.unflatten(2, (k, many)).max(3)
-        place = best.indices + torch.arange(k, device=items.device) * many
-        group = torch.arange(len(items), device=items.device).unsqueeze(1)
-        found = (
-            scores.gather(2, place),
-            embeddings.detach()[group, place[:, :, 0]],
-            best.values.isfinite().to(scores.dtype),
-        )
-        s_uc, first, counts = (in_order(each, len(rows.e_u)) for each in found)
-        return s_uc, first, counts
+        with torch.no_grad():
+            scores = grouped(rows.e_u) @ rows.encoded.items(items).mT
+            best = scores.masked_fill_(taken, -torch.inf).unflatten(2, (k, many)).max(3)
+            place = best.indices + torch.arange(k, device=items.device) * many
+            group = torch.arange(len(items), device=items.device)[:, None, None]
+            hardest = in_order(items[group, place], len(rows.e_u))
+            counts = in_order(best.values.isfinite().to(scores.dtype), len(rows.e_u))
+        e_c = rows.encoded.items(hardest)
+        s_uc = torch.bmm(e_c, rows.e_u.unsqueeze(2)).squeeze(2)
+        return s_uc, e_c[:, 0].detach(), counts
 
     def _transition_point(
         self, score: Float[Tensor, " B"], shape: torch.Size

@@ -22,11 +22,12 @@ class Candidates(NamedTuple):
 
 
 class SharedCandidates:
-    """Draws the candidates of a batch: its row r is of group r mod G, whose rows have the same.
+    """Draws the candidates of a batch: its row r is of group r mod G, whose R rows have the same.
 
     For a row they are what K draws of its own would be, uniform items, but R times fewer embeddings
-    are looked up. A batch of sequences has a user's positions one after another: these are of
-    different groups, so that they do not all meet the same few items.
+    are looked up. What rows share costs variety: one item can be the hardest for all of them. So
+    groups are many, whatever a batch's size, and rows that stand side by side, as the positions of
+    one sequence do, are of different groups.
 
     Args:
         train: int64 [N, 2], pairs (user, item).
@@ -35,7 +36,7 @@ class SharedCandidates:
         device: where users will be given and candidates wanted.
     """
 
-    ROWS = 64  # R: a group's block of scores stays in the cache
+    GROUPS = 256  # G, of a batch that has as many rows; SASRec lost 13 % with 24 (docs/quality.md)
 
     def __init__(
         self,
@@ -51,14 +52,14 @@ class SharedCandidates:
         self._num_items = num_items
 
     def draw(self, users: Int[Tensor, " B"], number: int, generator: torch.Generator) -> Candidates:
-        """K = `number` items for each group of at most R rows.
+        """K = `number` items for each group.
 
         Args:
             users: int64 [B], of the rows.
             number: K.
             generator: the only source of randomness; on the device of `users`.
         """
-        groups = -(-len(users) // self.ROWS)
+        groups = min(len(users), self.GROUPS)
         items = torch.randint(
             self._num_items, (groups, number), generator=generator, device=users.device
         )
@@ -77,7 +78,8 @@ class SharedCandidates:
         )
         many = torch.where(keys[first] == wanted, alike[first], 0)
         found = first.repeat_interleave(many) + _places(many)
-        taken = torch.zeros(groups, self.ROWS, number, dtype=torch.bool, device=users.device)
+        rows = -(-len(users) // groups)
+        taken = torch.zeros(groups, rows, number, dtype=torch.bool, device=users.device)
         row = row.repeat_interleave(many)
         taken[row % groups, row // groups, slots[found] % number] = True
         return taken
@@ -92,8 +94,8 @@ class SharedCandidates:
 
 def grouped(rows: Float[Tensor, "B d"]) -> Float[Tensor, "G R d"]:
     """A batch dealt to the groups of `SharedCandidates`, each filled up with rows of zeros."""
-    missing = -len(rows) % SharedCandidates.ROWS
-    dealt = pad(rows, (0, 0, 0, missing)).view(SharedCandidates.ROWS, -1, rows.shape[1])
+    groups = min(len(rows), SharedCandidates.GROUPS)
+    dealt = pad(rows, (0, 0, 0, -len(rows) % groups)).view(-1, groups, rows.shape[1])
     return dealt.transpose(0, 1)
 
 
