@@ -56,7 +56,7 @@ class Encoder(Protocol):
             items: int64 [M].
 
         Returns:
-            float scalar, to be multiplied by the L2 weight.
+            float scalar, to be multiplied by the L2 weight; not asked for where that is 0.
         """
         ...
 
