@@ -87,7 +87,7 @@ bench-serving: setup  ## the same with the peers installed, then the sweep; a qu
 TABLE ?= beauty
 CELLS ?=
 
-bench-quality: setup  ## do the negatives help? TABLE, or CELLS of it, from where it stands (docs/quality.md)
+bench-quality: setup  ## do the negatives help? TABLE, or CELLS of it, from where it stands (docs/quality/protocol.md)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/quality/requirements.txt
 	$(BIN)/python -m bench.quality run $(TABLE) $(if $(CELLS),--cell $(CELLS)) --workers 2
 	$(BIN)/python -m bench.quality report

@@ -48,7 +48,7 @@ def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
     parts = [
         f"# {name}",
         f"Written by `python -m bench.quality report` from what had been run: {known(lines)}. The "
-        "protocol and the words are in [quality](../quality.md).",
+        "words are in [quality](../quality.md), the protocol is a [page](protocol.md) of its own.",
         *(part for split in splits(lines) for part in judged(name, lines, split)),
         "## Search and cost",
         *costs(lines),

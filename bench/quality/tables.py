@@ -1,5 +1,7 @@
 """The tables, as data, each in the order of what its cells teach.
 
+The pages named here are in docs/quality.
+
 A method's cell has as many trials as its base: all search the encoder's regulariser; where runs are
 cheap then the base its learning rate, and the method what only it has.
 """
@@ -10,7 +12,7 @@ from typing import Any
 from bench.quality.cells import Cell, Settings, Stage
 
 LITERAL: Settings = {"method": "adar", "transition.rule": "score_aware"}  # the paper's Eq. 11
-OURS: Settings = {  # t* = T: a mixture with the positive lost to a searched L2 (docs/quality.md)
+OURS: Settings = {  # t* = T: mixing with the positive lost to a searched L2 (ablations.md)
     "method": "catalogue",
     "transition.rule": "fixed",
     "transition.hardness": 0.0,
@@ -36,7 +38,7 @@ REGULARISERS: dict[str, Stage] = {
     "ahns": {"l2": (1e-2, 3e-2), "ahns_beta": (3.0, 10.0)},
 }
 EPOCHS = {"mf": 150, "lightgcn": 120, "ngcf": 150, "gru4rec": 120, "sasrec": 120, "cl4srec": 120}
-# A step costs a pass over the graph: large batches need half the time and less (docs/quality.md).
+# A step costs a pass over the graph: large batches need less than half the time (protocol.md).
 LARGE: Settings = {"batch_size": 8192, "learning_rate": 1e-2}
 BATCHES = {"lightgcn": LARGE}
 THREE = (0, 1, 2)
@@ -92,6 +94,19 @@ def variants(encoder: str) -> list[Cell]:
         for name, rule in rules.items()
     ]  # fmt: skip
     return [base, *told]
+
+
+def converged(encoder: str, base: float, ours: float, dns: float) -> list[Cell]:
+    """Whether sequences catch up when they may train on until 100 epochs bring no gain.
+
+    `base`, `ours` and `dns` are the dropouts that these chose on Beauty.
+    """
+    common = {"epochs": 1000, "patience": 20}
+    return [
+        replace(cell, settings={**cell.settings, **common, "dropout": dropout}, space=(),
+                rivals=tuple(rival for rival in cell.rivals if rival.endswith("/dns")))
+        for cell, dropout in zip(family("beauty", encoder)[:3], (base, ours, dns), strict=True)
+    ]  # fmt: skip
 
 
 def sweep(method: str, settings: Settings, field: str, values: tuple[Any, ...]) -> list[Cell]:
@@ -181,6 +196,7 @@ TABLES: dict[str, list[Cell]] = {
         *family("toys", "mf", THREE),
         *family("toys", "sasrec", THREE),
     ],
+    "converged": [*converged("sasrec", 0.5, 0.1, 0.1)],
     "table3": [*variants("ngcf"), *variants("gru4rec")],
     "sweeps": [
         *sweep("adar", LITERAL, "weight", WEIGHTS),

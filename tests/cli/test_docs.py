@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.settings import fields
 from tests.cli.conftest import ROOT, python, turnpoint
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TABLE_ROW = re.compile(
     r"^\| `(?P<name>[A-Za-z_]+)` \|\s*(?P<second>.*?)\s*\| (?P<rest>.*) \|$", re.M
 )

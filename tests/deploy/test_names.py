@@ -27,7 +27,7 @@ WRITTEN = [
     *sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")),
     *sorted((ROOT / "deploy" / "k8s").rglob("*.yaml")),
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 

@@ -36,7 +36,7 @@ class SharedCandidates:
         device: where users will be given and candidates wanted.
     """
 
-    GROUPS = 256  # G, of a batch that has as many rows; with 24 SASRec lost 5 % (docs/quality.md)
+    GROUPS = 256  # G, of a batch with as many rows; 24 are too few (docs/quality/ablations.md)
 
     def __init__(
         self,
