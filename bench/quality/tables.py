@@ -196,7 +196,7 @@ TABLES: dict[str, list[Cell]] = {
         *family("toys", "mf", THREE),
         *family("toys", "sasrec", THREE),
     ],
-    "converged": [*converged("sasrec", 0.5, 0.1, 0.1)],
+    "converged": [*converged("sasrec", 0.5, 0.1, 0.1), *converged("gru4rec", 0.1, 0.5, 0.5)],
     "table3": [*variants("ngcf"), *variants("gru4rec")],
     "sweeps": [
         *sweep("adar", LITERAL, "weight", WEIGHTS),

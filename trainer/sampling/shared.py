@@ -72,11 +72,8 @@ class SharedCandidates:
         offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
         keys, slots = (items + offsets).flatten().sort()
         wanted = row % groups * self._num_items + owned
-        first = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
-        alike = torch.searchsorted(keys, keys, right=True) - torch.arange(
-            len(keys), device=keys.device
-        )
-        many = torch.where(keys[first] == wanted, alike[first], 0)
+        first = torch.searchsorted(keys, wanted)
+        many = torch.searchsorted(keys, wanted, right=True) - first  # as often as it was drawn
         found = first.repeat_interleave(many) + _places(many)
         rows = -(-len(users) // groups)
         taken = torch.zeros(groups, rows, number, dtype=torch.bool, device=users.device)
