@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
+MARKS = 2**20  # bits for the remainders of keys, which tell most of those that were not drawn
+
 
 class Candidates(NamedTuple):
     """K uniform items for each of G groups of rows.
@@ -72,6 +74,10 @@ class SharedCandidates:
         offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
         keys, slots = (items + offsets).flatten().sort()
         wanted = row % groups * self._num_items + owned
+        drawn = torch.zeros(MARKS, dtype=torch.bool, device=users.device)
+        drawn[keys & MARKS - 1] = True
+        likely = drawn[wanted & MARKS - 1]  # nearly nothing was drawn; only this is searched for
+        row, wanted = row[likely], wanted[likely]
         first = torch.searchsorted(keys, wanted)
         many = torch.searchsorted(keys, wanted, right=True) - first  # as often as it was drawn
         found = first.repeat_interleave(many) + _places(many)
