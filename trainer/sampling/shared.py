@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
-MARKS = 2**20  # bits for the remainders of keys, which tell most of those that were not drawn
+MARKS = 2**20  # a power of two; see `SharedCandidates._taken`
 
 
 class Candidates(NamedTuple):
@@ -74,9 +74,10 @@ class SharedCandidates:
         offsets = torch.arange(groups, device=users.device).unsqueeze(1) * self._num_items
         keys, slots = (items + offsets).flatten().sort()
         wanted = row % groups * self._num_items + owned
+        # Nearly nothing that is wanted was drawn, and the last bits of most of it were not drawn.
         drawn = torch.zeros(MARKS, dtype=torch.bool, device=users.device)
-        drawn[keys & MARKS - 1] = True
-        likely = drawn[wanted & MARKS - 1]  # nearly nothing was drawn; only this is searched for
+        drawn[keys & (MARKS - 1)] = True
+        likely = drawn[wanted & (MARKS - 1)]
         row, wanted = row[likely], wanted[likely]
         first = torch.searchsorted(keys, wanted)
         many = torch.searchsorted(keys, wanted, right=True) - first  # as often as it was drawn

@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from tests.trainer.sampling.test_complement import NUM_ITEMS, histories
+from trainer.sampling import shared
 from trainer.sampling.shared import SharedCandidates, grouped, in_order
 
 GROUPS = SharedCandidates.GROUPS
@@ -21,12 +24,19 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@given(histories(), st.integers(1, 2 * GROUPS + 1), st.integers(1, 12), st.integers(0, 9))
+@given(
+    histories(),
+    st.integers(1, 2 * GROUPS + 1),
+    st.integers(1, 12),
+    st.integers(0, 9),
+    st.sampled_from([1, 4, shared.MARKS]),  # with 1 everything has to be searched for
+)
 def test_what_is_taken_is_what_the_row_s_user_took(
-    history: list[set[int]], rows: int, number: int, seed: int
+    history: list[set[int]], rows: int, number: int, seed: int, marks: int
 ) -> None:
     users = torch.randint(len(history), (rows,), generator=generator(seed))
-    items, taken = source(history).draw(users, number, generator(seed))
+    with patch.object(shared, "MARKS", marks):
+        items, taken = source(history).draw(users, number, generator(seed))
     assert items.shape == (min(rows, GROUPS), number)
     assert taken.shape == (len(items), -(-rows // len(items)), number)
     for place, of_row in enumerate(in_order(taken, taken.numel())):
