@@ -76,7 +76,7 @@ def alone(one: Job) -> Tensor:
     return answer["negatives"]
 
 
-async def happened(distant: Distant, count: int, event: str = "launch") -> None:
+async def happened(distant: Distant, event: str, count: int) -> None:
     while distant.events.count(event) < count:  # noqa: ASYNC110  # told by another thread
         await asyncio.sleep(0.001)
 
@@ -85,11 +85,11 @@ async def test_the_next_batch_is_launched_before_the_last_is_waited_for(distant:
     jobs = [job(seed=seed, data=seed) for seed in range(4)]
     async with started(make_engine()) as engine:
         first = engine.submit(jobs[0])
-        await happened(distant, 1)
+        await happened(distant, "launch", 1)
         await asyncio.sleep(0.02)
         assert not first.done()  # under way, and nobody waits for it
         rest = [engine.submit(one) for one in jobs[1:]]
-        await happened(distant, 3, "wait")  # after which nothing is launched
+        await happened(distant, "wait", 3)  # after which nothing is launched
         assert distant.events == ["launch", *["launch", "wait"] * 3]
         distant.come.set()
         found = await asyncio.gather(first, *rest)
@@ -100,7 +100,7 @@ async def test_the_next_batch_is_launched_before_the_last_is_waited_for(distant:
 async def test_what_has_arrived_is_handed_over_with_nothing_behind_it(distant: Distant) -> None:
     async with started(make_engine()) as engine:
         accepted = engine.submit(job())
-        await happened(distant, 1)
+        await happened(distant, "launch", 1)
         distant.come.set()
         assert torch.equal((await accepted).tensors["negatives"], alone(job()))
 
@@ -109,11 +109,11 @@ async def test_a_batch_merges_what_came_while_the_last_was_under_way(distant: Di
     rows: list[int] = []
     async with started(make_engine(rows, max_wait_ms=500, merge_rows=10)) as engine:
         accepted = [engine.submit(free(seed=0))]
-        await happened(distant, 1)
+        await happened(distant, "launch", 1)
         for seed in (1, 2):
             accepted.append(engine.submit(free(5, seed=seed)))
             await asyncio.sleep(0.02)
-        await happened(distant, 2)
+        await happened(distant, "launch", 2)
         distant.come.set()
         await asyncio.gather(*accepted)
     assert rows == [4, 10]
@@ -123,7 +123,7 @@ async def test_closing_lands_what_is_under_way(distant: Distant) -> None:
     engine = make_engine()
     engine.start()
     accepted = engine.submit(job())
-    await happened(distant, 1)
+    await happened(distant, "launch", 1)
     closing = asyncio.create_task(engine.close(10))
     await asyncio.sleep(0.01)
     distant.come.set()
@@ -148,7 +148,7 @@ async def test_an_error_that_shows_on_arrival_is_mended(distant: Distant) -> Non
     distant.failures.append(ValueError("once"))
     async with started(make_engine()) as engine:
         accepted = [engine.submit(job(seed=0))]
-        await happened(distant, 1)
+        await happened(distant, "launch", 1)
         accepted += [engine.submit(free(seed=seed)) for seed in (1, 2)]
         distant.come.set()
         found = await asyncio.gather(*accepted, return_exceptions=True)
