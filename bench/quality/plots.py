@@ -1,6 +1,7 @@
 """Plots of a table, where matplotlib is installed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,31 @@ DPI = 70
 SHOWN_USERS = 2000  # as many as the paper's Fig. 3
 
 
-def draw(name: str, lines: Sequence[Line], folder: Path) -> list[str]:
-    """Everything that can be drawn of a table; the names of the files."""
+def draw(name: str, lines: Sequence[Line], folder: Path, kept: Set[str] = frozenset()) -> list[str]:
+    """Everything that can be drawn of a table; the names of the files.
+
+    A picture that has a cell of `kept`, whose results are elsewhere, stays as it is.
+    """
     if (pyplot := plotter()) is None:
         return []
     drawn: list[str] = []
+
+    def picture(file: str, group: Sequence[Line], plot: Callable[[list[Line]], Any]) -> None:
+        there = [line for line in group if line.first is not None]
+        if any(line.cell.label in kept for line in group):
+            drawn.extend([file] if (folder / file).exists() else [])
+        elif there:
+            figure = plot(there)
+            figure.savefig(folder / file, dpi=DPI)
+            pyplot.close(figure)
+            drawn.append(file)
+
     swept = [line for line in lines if ":" in line.cell.label]
     for field, points in _by_field(swept).items():
-        drawn += _save(pyplot, sweep(pyplot, field, points), folder / f"{name}-{field}.png")
-    rest = [line for line in lines if line not in swept and line.first is not None]
-    for base, family in families(rest).items():
-        drawn += _save(pyplot, training(pyplot, family), folder / f"{name}-{base}.png")
-        drawn += _save(pyplot, users(pyplot, family), folder / f"{name}-{base}-users.png")
+        picture(f"{name}-{field}.png", points, partial(sweep, pyplot, field))
+    for base, family in families([line for line in lines if line not in swept]).items():
+        picture(f"{name}-{base}.png", family, partial(training, pyplot))
+        picture(f"{name}-{base}-users.png", family, partial(users, pyplot))
     return drawn
 
 
@@ -89,12 +103,11 @@ def sweep(pyplot: Any, field: str, points: Sequence[Line]) -> Any:
 
 
 def _by_field(swept: Sequence[Line]) -> dict[str, list[Line]]:
-    """The points of sweeps that are known, by their field."""
+    """The points of sweeps, by their field."""
     found: dict[str, list[Line]] = {}
     for line in swept:
-        if line.first is not None:
-            field = line.cell.label.split(":")[1].split("=")[0]
-            found.setdefault(field, []).append(line)
+        field = line.cell.label.split(":")[1].split("=")[0]
+        found.setdefault(field, []).append(line)
     return found
 
 
@@ -102,9 +115,3 @@ def _columns(line: Line) -> dict[str, list[Any]]:
     """The diagnostics of the first seed, by name."""
     rows = line.first["diagnostics"] if line.first else []
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-
-
-def _save(pyplot: Any, figure: Any, path: Path) -> list[str]:
-    figure.savefig(path, dpi=DPI)
-    pyplot.close(figure)
-    return [path.name]

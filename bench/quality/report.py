@@ -1,4 +1,4 @@
-"""Markdown and plots from the results that exist; what is missing is a dash.
+"""Markdown and plots from the results that exist; what is missing stays as it was, or is a dash.
 
 <to>/quality/<table>.md, *.png   a page for each table of which something is known
 <to>/quality.md                  links to them, between its two markers
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.quality import plots
+from bench.quality import earlier, plots
 from bench.quality.cells import Cell, Settings
 from bench.quality.cost import PROCESSOR
+from bench.quality.earlier import NONE, Earlier, Row
 from bench.quality.published import METRICS, PUBLISHED
 from bench.quality.search import TEST, Result
 from bench.quality.statistics import Comparison, holm
@@ -23,7 +24,6 @@ from bench.serving.report import table
 
 BEGIN, END = "<!-- tables: written by bench.quality report -->", "<!-- end of tables -->"
 EDGE = "°"
-NONE = "–"
 REPORTED = tuple(name for name in TABLES if name != "smoke")  # its figures mean nothing
 
 
@@ -34,58 +34,53 @@ def write(store: Store, to: Path, names: Sequence[str] = REPORTED) -> str:
     written = []
     for name in names:
         lines = [Line(cell, store) for cell in TABLES[name]]
-        if not any(line.tried or line.jobs for line in lines):
-            continue
-        pictures = plots.draw(name, lines, folder)
-        (folder / f"{name}.md").write_text(page(name, lines, pictures))
-        written.append(f"[{name}](quality/{name}.md): {known(lines)}")
+        path = folder / f"{name}.md"
+        before = earlier.read(path, lines)
+        if any(line.tried or line.jobs for line in lines):
+            pictures = plots.draw(name, lines, folder, before.kept)
+            path.write_text(page(name, lines, pictures, before))
+        if path.exists():
+            written.append(f"[{name}](quality/{name}.md): {known(lines, before)}")
     index(to / "quality.md", written)
     return "\n".join(written) or "no results there yet"
 
 
-def page(name: str, lines: Sequence[Line], pictures: Sequence[str]) -> str:
-    """A table's page."""
+def page(name: str, lines: Sequence[Line], pictures: Sequence[str], before: Earlier) -> str:
+    """A table's page, where it stood as it was `before`."""
     parts = [
         f"# {name}",
-        f"Written by `python -m bench.quality report` from what had been run: {known(lines)}. The "
-        "words are in [quality](../quality.md), the protocol is a [page](protocol.md) of its own.",
-        *(part for split in splits(lines) for part in judged(name, lines, split)),
-        "## Search and cost",
-        *costs(lines),
-        *at_equal_cost(lines),
-        "## What the negatives are like",
-        "In the best epoch of the first seed, shares of a batch's rows.",
-        *hardness(lines),
+        f"Written by `python -m bench.quality report` from what had been run: "
+        f"{known(lines, before)}. The words are in [quality](../quality.md), the protocol is a "
+        "[page](protocol.md) of its own.",
+        *(part for split in splits(lines, before) for part in judged(name, lines, split, before)),
+        *costs(lines, before),
+        *at_equal_cost(lines, before),
+        *hardness(lines, before),
         *(f"![{picture}]({picture})" for picture in pictures),
-        *drifts(lines),
+        *drifts(lines, before),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def splits(lines: Sequence[Line]) -> list[str]:
+def splits(lines: Sequence[Line], before: Earlier) -> list[str]:
     """The test splits of a table's data."""
-    return max((line.splits for line in lines), key=len) or [TEST]
+    return max((*(line.splits for line in lines), before.splits), key=len) or [TEST]
 
 
-def judged(name: str, lines: Sequence[Line], split: str) -> list[str]:
+def judged(name: str, lines: Sequence[Line], split: str, before: Earlier) -> list[str]:
     """What was found on one test split."""
-    return [
-        f"## {split.capitalize()}",
-        "Mean over seeds ± their standard deviation.",
-        *results(name, lines, split),
-        f"### Differences in {split} Recall@20",
-        *differences(lines, split),
-    ]
+    return [*results(name, lines, split, before), *differences(lines, split, before)]
 
 
-def known(lines: Sequence[Line]) -> str:
+def known(lines: Sequence[Line], before: Earlier) -> str:
     """How much of a table there is."""
-    done = sum(bool(line.jobs) for line in lines)
+    done = sum(bool(line.jobs) or line.cell.label in before.kept for line in lines)
     return f"{done} of {len(lines)} cells"
 
 
-def results(name: str, lines: Sequence[Line], split: str) -> list[str]:
+def results(name: str, lines: Sequence[Line], split: str, before: Earlier) -> list[str]:
     """The metrics, beside published ones."""
+    heading = split.capitalize()
     published = PUBLISHED.get(name, {}) if split == TEST else {}
     columns = ["cell", "seeds", *METRICS]
     columns += [f"published: {' / '.join(METRICS)}"] if published else []
@@ -98,31 +93,40 @@ def results(name: str, lines: Sequence[Line], split: str) -> list[str]:
             told = [fraction(there[one]) if one in there else NONE for one in METRICS]
             row.append(" / ".join(told) if there else NONE)
         rows.append(row)
-    return ["\n".join(table(columns, rows))]
+    return [
+        f"## {heading}",
+        "Mean over seeds ± their standard deviation.",
+        markdown(columns, before.merged(heading, columns, rows)),
+    ]
 
 
-def differences(lines: Sequence[Line], split: str) -> list[str]:
+def differences(lines: Sequence[Line], split: str, before: Earlier) -> list[str]:
     """Who is better than whom, and how sure that is."""
-    found = contests(lines, split)
-    if not found:
-        return ["Nothing is compared in this table."]
-    tested = [comparison.p_users for _, _, comparison in found if comparison]
-    corrected = iter(holm(tested))
+    heading = f"Differences in {split} Recall@20"
     columns = ["cell", "against", "seeds", "difference", "relative", "95 %", "p users", "Holm",
                "p seeds"]  # fmt: skip
-    rows = [
-        [a.cell.label, b.cell.label, *(_told(one, next(corrected)) if one else [NONE] * 7)]
-        for a, b, one in found
+    found = [
+        [a.cell.label, b.cell.label, *(_told(one) if one else [NONE] * 7)]
+        for a, b, one in contests(lines, split)
     ]
+    rows = before.merged(heading, columns, found)
+    if not rows:
+        return [f"### {heading}", "Nothing is compared in this table."]
+    users, corrected = columns.index("p users"), columns.index("Holm")
+    tested = [row for row in rows if row[users] != NONE]
+    for row, p in zip(tested, holm([float(row[users]) for row in tested]), strict=True):
+        row[corrected] = f"{p:.4f}"
     return [
+        f"### {heading}",
         f"Holm corrects the p over users for the {len(tested)} comparisons of this table that "
         "could be made.",
-        "\n".join(table(columns, rows)),
+        markdown(columns, rows),
     ]
 
 
-def costs(lines: Sequence[Line]) -> list[str]:
+def costs(lines: Sequence[Line], before: Earlier) -> list[str]:
     """What was chosen, and what an epoch, and all up to the best one, cost beside the base's."""
+    heading = "Search and cost"
     by_label = {line.cell.label: line for line in lines}
     columns = ["cell", "trials", "chosen", "best epoch", "s an epoch", "processor s", "x base",
                "processor s to best", "x base", "peak MiB"]  # fmt: skip
@@ -146,30 +150,34 @@ def costs(lines: Sequence[Line]) -> list[str]:
             ]
         )
     return [
-        "\n".join(table(columns, rows)),
+        f"## {heading}",
+        markdown(columns, before.merged(heading, columns, rows)),
         f"{EDGE} the largest or smallest value that was tried: the best may lie beyond it.",
     ]
 
 
-def at_equal_cost(lines: Sequence[Line]) -> list[str]:
+def at_equal_cost(lines: Sequence[Line], before: Earlier) -> list[str]:
     """Who is ahead on validation when the other has come to its best."""
+    heading = "At equal cost"
     columns = ["cell", "against", "processor s", "its validation", "theirs", "relative"]
     rows = []
     for mine, other in opponents(lines):
+        row = [mine.cell.label, other.cell.label]
         if not (mine.results and other.to_best):
+            rows.append(row + [NONE] * 4)
             continue
         seconds = float(np.mean(other.to_best))
         ours = mine.within(seconds)
         best = other.figures("valid", other.metric)
         whole = len(ours) == len(mine.results)  # every run was validated by then
         relative = f"{np.mean(ours) / np.mean(best) - 1:+.1%}" if whole else NONE
-        rows.append([mine.cell.label, other.cell.label, f"{seconds:.0f}",
-                     spread(ours) if whole else NONE, spread(best), relative])  # fmt: skip
+        rows.append([*row, f"{seconds:.0f}", spread(ours) if whole else NONE, spread(best),
+                     relative])  # fmt: skip
     return [
-        "### At equal cost",
+        f"### {heading}",
         "The best on validation within the processor time in which the other came to its own best, "
         "and that best.",
-        "\n".join(table(columns, rows)),
+        markdown(columns, before.merged(heading, columns, rows)),
     ] if rows else []  # fmt: skip
 
 
@@ -186,8 +194,9 @@ def told_choice(cell: Cell, chosen: Settings) -> str:
     return " ".join(told) or "the defaults"
 
 
-def hardness(lines: Sequence[Line]) -> list[str]:
+def hardness(lines: Sequence[Line], before: Earlier) -> list[str]:
     """The diagnostics of the best epoch."""
+    heading = "What the negatives are like"
     shares = ("negative > positive", "generated > positive", "generated > negative",
               "negative > hardest", "generated > hardest", "false negatives")  # fmt: skip
     columns = ["cell", *shares, "mean t*"]
@@ -198,12 +207,22 @@ def hardness(lines: Sequence[Line]) -> list[str]:
         counts = np.asarray(row.get("transition", []), dtype=float)
         mean = counts @ np.arange(len(counts)) / counts.sum() if counts.sum() else None
         rows.append([line.cell.label, *told, NONE if mean is None else f"{mean:.1f}"])
-    return ["\n".join(table(columns, rows))]
+    return [
+        f"## {heading}",
+        "In the best epoch of the first seed, shares of a batch's rows.",
+        markdown(columns, before.merged(heading, columns, rows)),
+    ]
 
 
-def drifts(lines: Sequence[Line]) -> list[str]:
+def drifts(lines: Sequence[Line], before: Earlier) -> list[str]:
     """Runs that another default was in force for."""
-    found = [f"* {line.cell.label}: {'; '.join(told)}" for line in lines if (told := line.drift())]
+    found = []
+    for line in lines:
+        label = line.cell.label
+        if label in before.kept:
+            found += [before.told[label]] if label in before.told else []
+        elif told := line.drift():
+            found.append(f"* {label}: {'; '.join(told)}")
     return ["Run under defaults that have changed since:", "\n".join(found)] if found else []
 
 
@@ -230,7 +249,12 @@ def fraction(value: float) -> str:
     return f"{value:.4f}".replace("0.", ".", 1)
 
 
-def _told(one: Comparison, corrected: float) -> list[str]:
+def markdown(columns: Row, rows: Sequence[Row]) -> str:
+    """A table."""
+    return "\n".join(table(columns, rows))
+
+
+def _told(one: Comparison) -> Row:
     low, high = one.interval
     return [
         str(one.seeds),
@@ -238,7 +262,7 @@ def _told(one: Comparison, corrected: float) -> list[str]:
         f"{one.relative:+.1%}",
         f"{low:+.4f} to {high:+.4f}",
         f"{one.p_users:.4f}",
-        f"{corrected:.4f}",
+        NONE,  # Holm's, which needs the others
         NONE if one.p_seeds is None else f"{one.p_seeds:.4f}",
     ]
 

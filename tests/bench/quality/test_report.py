@@ -6,13 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.quality import report
+from bench.quality import earlier, report
 from bench.quality.cost import PROCESSOR
-from bench.quality.report import BEGIN, END, NONE, fraction, spread, told_choice, write
+from bench.quality.earlier import NONE, Earlier
+from bench.quality.report import BEGIN, END, fraction, spread, told_choice, write
+from bench.quality.statistics import holm
 from bench.quality.store import Store
 from bench.quality.summary import Line
 from bench.quality.tables import TABLES
 from bench.serving.report import plotter
+from core.errors import ConfigError
 from tests.bench.quality.conftest import small
 
 
@@ -104,8 +107,85 @@ def test_a_default_that_changed_since_is_told(cells, do, to, tmp_path):
         file.write_text(json.dumps(result))
     write(Store(out), to, ["small"])
     page = (to / "quality" / "small.md").read_text()
-    assert "* mf+ours: transition.hardness was 0.25, is 0.5" in page
+    told = "* mf+ours: transition.hardness was 0.25, is 0.5"
+    assert told in page
     assert "* mf:" not in page
+    do(cells[3:], tmp_path / "new")  # and is told on while the page keeps the cell
+    write(Store(tmp_path / "new"), to, ["small"])
+    assert told in (to / "quality" / "small.md").read_text()
+
+
+def test_a_page_keeps_what_the_results_do_not_know(cells, do, to, tmp_path):
+    """Results of the base and a method are lost; the other method's are new."""
+    path = to / "quality" / "small.md"
+    do([*cells[:2], cells[3]], tmp_path / "lost")
+    write(Store(tmp_path / "lost"), to, ["small"])
+    before = path.read_text()
+    was = {file: file.read_bytes() for file in (to / "quality").glob("*.png")}
+
+    assert "3 of 4 cells" in write(Store(tmp_path / "empty"), to, ["small"])
+    assert path.read_text() == before
+
+    do(cells[2:3], tmp_path / "new")
+    write(Store(tmp_path / "new"), to, ["small"])
+    page = path.read_text()
+    assert "4 of 4 cells" in page
+    for label in ("mf", "mf+ours", "adar:weight=0.1"):
+        # All tables, but the comparison with what was not known then.
+        assert [row for row in rows(page, label) if row[1] != "mf+adar"] == [
+            row for row in rows(before, label) if row[1] != "mf+adar"
+        ]
+    assert rows(before, "mf+adar")[0][1] == NONE
+    assert rows(page, "mf+adar")[0][1] == "1"
+    assert {file: file.read_bytes() for file in was} == was
+    assert all(f"![{file.name}]({file.name})" in page for file in was)
+
+    do(cells, tmp_path / "new")  # all is known again
+    write(Store(tmp_path / "new"), to, ["small"])
+    page = path.read_text()
+    told = [row for row in map(earlier.cells, page.splitlines()) if len(row) == 9]
+    figures = [row for row in told if row[2] == "1"]
+    assert len(figures) == 3
+    assert [row[7] for row in figures] == [f"{p:.4f}" for p in holm([float(r[6]) for r in figures])]
+
+
+def test_a_page_with_more_seeds_is_kept(cells, do, to, tmp_path):
+    cells[0] = replace(cells[0], seeds=(0, 1))
+    do(cells[:1], tmp_path / "two")
+    write(Store(tmp_path / "two"), to, ["small"])
+    two = rows((to / "quality" / "small.md").read_text(), "mf")
+    cells[0] = replace(cells[0], seeds=(0,))
+    do(cells[:1], tmp_path / "one")
+    write(Store(tmp_path / "one"), to, ["small"])
+    assert rows((to / "quality" / "small.md").read_text(), "mf") == two
+
+
+def test_holm_counts_the_comparisons_that_were_kept(cells, do, to, tmp_path):
+    path = to / "quality" / "small.md"
+    do(cells[:2], tmp_path / "lost")
+    write(Store(tmp_path / "lost"), to, ["small"])
+    page = path.read_text()
+    (kept,) = (row for row in rows(page, "mf+ours") if row[1:3] == ["mf", "1"])
+    path.write_text(page.replace(f"| {kept[6]} | {kept[7]} |", "| 0.0100 | 0.0100 |"))
+    do([cells[0], cells[2]], tmp_path / "new")
+    write(Store(tmp_path / "new"), to, ["small"])
+    page = path.read_text()
+    (kept,) = (row for row in rows(page, "mf+ours") if row[1:3] == ["mf", "1"])
+    (new,) = (row for row in rows(page, "mf+adar") if row[1:3] == ["mf", "1"])
+    assert float(new[6]) > 0.05  # two epochs of little difference
+    assert (kept[6], kept[7], new[7]) == ("0.0100", "0.0200", new[6])
+
+
+def test_a_page_of_other_columns_is_not_lost(cells, do, to, tmp_path):
+    path = to / "quality" / "small.md"
+    do(cells[:1], tmp_path / "lost")
+    write(Store(tmp_path / "lost"), to, ["small"])
+    before = path.read_text().replace("| peak MiB |", "| peak GiB |")
+    path.write_text(before)
+    do(cells[3:], tmp_path / "new")
+    with pytest.raises(ConfigError, match=r"'Search and cost'.*its row of mf would be lost"):
+        write(Store(tmp_path / "new"), to, ["small"])
+    assert path.read_text() == before
 
 
 def test_a_choice_at_the_edge_is_marked():
@@ -126,6 +206,6 @@ def test_pages_of_the_declared_tables_can_be_made():
     """Every column of every table, with nothing in it."""
     for name, cells in TABLES.items():
         store = type("Empty", (), {"result": lambda *_: None})()
-        page = report.page(name, [Line(cell, store) for cell in cells], [])
+        page = report.page(name, [Line(cell, store) for cell in cells], [], Earlier())
         assert all(f"| {cell.label} |" in page for cell in cells)
         assert "nan" not in page
