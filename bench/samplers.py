@@ -27,6 +27,7 @@ from core.samplers import (
     DMNS,
     GDNSM,
     ADARConfig,
+    Catalogue,
     CNSDiff,
     CNSDiffConfig,
     DMNSConfig,
@@ -39,6 +40,7 @@ from core.samplers.cnsdiff import VARIANTS
 
 NAMES = ("text", "image")
 TAUGHT_STEPS = 400
+CATALOGUE = 12_101  # items, as many as Beauty has
 
 
 def main() -> None:
@@ -75,6 +77,7 @@ def made(dim: int) -> dict[str, NegativeSampler]:
     }
     for variant in VARIANTS:
         samplers[f"cnsdiff {variant}"] = CNSDiff(CNSDiffConfig(dim, variant=variant))
+    samplers["catalogue"] = Catalogue.of(torch.randn(CATALOGUE, dim))
     features = tuple((name, dim) for name in NAMES)
     for kind in ("mlp", "linear"):
         config = GDNSMConfig(dim, features, denoiser=kind)

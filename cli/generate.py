@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 CHUNK_ROWS = 2048
-WRITTEN = ("negatives", "transition", "weights")
+WRITTEN = ("negatives", "transition", "weights", "items")
 
 
 def generate(
@@ -22,7 +22,9 @@ def generate(
     ],
     output: Annotated[
         Path,
-        typer.Option(help="safetensors for negatives [B, n, d], transition [B], weights [B, n]"),
+        typer.Option(
+            help="safetensors for negatives [B, n, d], transition [B], weights and items [B, n]"
+        ),
     ],
     n: Annotated[int, typer.Option(help="negatives per row, at least 1")] = 1,
     transition: Annotated[

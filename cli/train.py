@@ -30,7 +30,7 @@ def train(
         int | None,
         typer.Option(
             help="M, items that dns, mixgcf, ahns and catalogue choose a negative among; default: "
-            "16, catalogue 32"
+            "16, catalogue 32 but for sequences"
         ),
     ] = None,
     ahns_alpha: Annotated[float, typer.Option(help="alpha of ahns")] = 1.0,
@@ -48,13 +48,16 @@ def train(
         str | None,
         typer.Option(
             help="rule for t*: score_aware, calibrated, theorem, exact, random, fixed, mixed; "
-            "default: score_aware, catalogue random"
+            "default: score_aware, catalogue fixed"
         ),
     ] = None,
     weight: Annotated[float, typer.Option(help="lambda of Eq. 12, 0 to 1")] = 0.1,
     omega: Annotated[float, typer.Option(help="omega of Eq. 11, above 0")] = 1.0,
     k: Annotated[float, typer.Option(help="k of Eq. 11, above 0")] = 1.0,
-    hardness: Annotated[float, typer.Option(help="of the rules exact and fixed, 0 to 1")] = 0.5,
+    hardness: Annotated[
+        float | None,
+        typer.Option(help="of the rules exact and fixed, 0 to 1; default: 0.5, catalogue 0"),
+    ] = None,
     num_steps: Annotated[
         int | None,
         typer.Option(help="T, diffusion steps, 1 to 1000; default: 50, sequences and cnsdiff 20"),
@@ -154,7 +157,6 @@ def train(
 
     from cli.progress import TrainingProgress, show_report
     from cli.threads import use_threads
-    from core.transition import Transition
     from trainer.cotrain import together
     from trainer.data import load
     from trainer.defaults import config_for, rule_for
@@ -165,6 +167,7 @@ def train(
     from trainer.report import write_report
 
     use_threads(threads)
+    rule = rule_for(method)
     config = config_for(
         encoder,
         split=split,
@@ -177,7 +180,13 @@ def train(
         method=method,
         dim=dim,
         weight=weight,
-        transition=Transition(transition or rule_for(method), omega=omega, k=k, hardness=hardness),
+        transition=replace(
+            rule,
+            rule=transition or rule.rule,
+            omega=omega,
+            k=k,
+            hardness=rule.hardness if hardness is None else hardness,
+        ),
         num_steps=num_steps,
         schedule=schedule,
         denoiser=denoiser,

@@ -14,7 +14,7 @@ variates end at 5.8.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -26,9 +26,9 @@ FEW_VARIATES = 16_384  # below, torch's own variates come before a stream of bit
 
 
 class Noise:
-    """The normal variates of a batch, those of each request from its own generator.
+    """The randomness of a batch, that of each request from its own generator.
 
-    A row's variates do not depend on what else is in the batch.
+    What a row gets does not depend on what else is in the batch.
 
     Args:
         generators: one a request, all on one device; never shared.
@@ -37,6 +37,13 @@ class Noise:
 
     def __init__(self, generators: Sequence[torch.Generator], rows: Sequence[int]) -> None:
         self._requests = list(zip(generators, rows, strict=True))
+
+    def requests(self) -> Iterator[tuple[torch.Generator, slice]]:
+        """Each request's generator and its rows of the batch, for what is not normal."""
+        end = 0
+        for generator, rows in self._requests:
+            begin, end = end, end + rows
+            yield generator, slice(begin, end)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Fresh N(0, 1), (B, *shape)."""

@@ -47,12 +47,14 @@ class Own:
         transition: (B,) t*.
         negatives: (B, n, d); None where it wants none.
         weights: (B, n), where the negatives differ in theirs.
+        items: (B, n), which items of a catalogue they are.
         law: where there is one.
     """
 
     transition: Tensor
     negatives: Tensor | None
     weights: Tensor | None = None
+    items: Tensor | None = None
     law: Law | None = None
 
 
@@ -157,6 +159,7 @@ def _generated(jobs: Sequence[Job], query: Query, generators: Sequence[torch.Gen
             found.transition[rows],
             found.negatives[rows],
             None if found.weights is None else found.weights[rows],
+            None if found.items is None else found.items[rows],
         )
         for rows in spans(jobs)
     ]
@@ -192,6 +195,8 @@ def _answer(job: Job, users: Tensor, own: Own) -> Tensors:
         answer |= {"mean": own.law.mean, "std": own.law.std}
     if "scores" in job.wanted and own.negatives is not None:
         answer["scores"] = torch.einsum("bd,bnd->bn", users, own.negatives)
+    if "items" in job.wanted and own.items is not None:
+        answer["items"] = own.items
     dtype = job.params.torch_dtype
     return {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()

@@ -193,6 +193,7 @@ def _answer_size(
         "transition": 2,  # int64 has the size of two floats
         "distribution": 2 * offer.dim,
         "scores": asked.n,
+        "items": 2 * asked.n,
     }
     numbers = inputs.rows * sum(per_row[name] for name in set(wanted))
     return numbers * (JSON_BYTES_PER_NUMBER if out == JSON else asked.torch_dtype.itemsize)

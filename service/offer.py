@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from core.errors import OutOfRangeError
-from core.samplers import HasLaw, NegativeSampler, TakesFeatures, TakesPopularity
+from core.samplers import HasItems, HasLaw, NegativeSampler, TakesFeatures, TakesPopularity
 from core.transition import Transition
 from service.params import RETURNS, RULE, Params
 
@@ -21,6 +21,7 @@ class Offer:
         law: of a sampler whose negatives have a law in closed form, the sampler itself.
         features: name -> width f of each modality that it knows.
         strata: how many strata of popularity there are; 0 without that input.
+        items: how many items its catalogue has; 0 without one.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Offer:
     law: HasLaw | None = None
     features: Mapping[str, int] = field(default_factory=dict)
     strata: int = 0
+    items: int = 0
 
     @classmethod
     def of(cls, sampler: NegativeSampler) -> Self:
@@ -40,12 +42,20 @@ class Offer:
             law=sampler if isinstance(sampler, HasLaw) else None,
             features=sampler.features if isinstance(sampler, TakesFeatures) else {},
             strata=sampler.strata if isinstance(sampler, TakesPopularity) else 0,
+            items=sampler.num_items if isinstance(sampler, HasItems) else 0,
         )
 
     @property
     def returns(self) -> tuple[str, ...]:
-        """What it can answer with: all of `params.RETURNS`, the law only where there is one."""
-        return tuple(name for name in RETURNS if self.law is not None or name != "distribution")
+        """What it can answer with: of `params.RETURNS` all but what `_why_not` explains."""
+        return tuple(name for name in RETURNS if name not in self._why_not)
+
+    @property
+    def _why_not(self) -> dict[str, str]:
+        """What it cannot answer with, and why."""
+        law = {"distribution": "its negatives have no law in closed form"}
+        items = {"items": "it holds no catalogue of items"}
+        return (law if self.law is None else {}) | ({} if self.items else items)
 
     def rule(self, asked: Params, *, has_threshold: bool) -> Transition:
         """The rule for t* of a request, once its scalars are known to fit.
@@ -54,12 +64,12 @@ class Offer:
             OutOfRangeError: it asks for, or gives, what this model does not have; or see
                 `Params.rule`.
         """
-        impossible = [name for name in asked.returns or () if name not in self.returns]
-        if impossible:
-            raise OutOfRangeError(
-                f"method {self.method!r} has no {impossible[0]}: its negatives have no law in "
-                f"closed form; returns can be {', '.join(self.returns)}"
-            )
+        for name in asked.returns or ():
+            if (why := self._why_not.get(name)) is not None:
+                raise OutOfRangeError(
+                    f"method {self.method!r} has no {name}: {why}; "
+                    f"returns can be {', '.join(self.returns)}"
+                )
         given = [] if asked.progress is None else ["progress"]
         if self.law is None:
             given += [name for name in RULE if getattr(asked, name) is not None]

@@ -201,6 +201,11 @@ def _response() -> dict[str, Any]:
         "mean": MATRIX,
         "std": MATRIX,
         "scores": {**MATRIX, "description": "[B, n]"},
+        "items": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "description": "[B, n], which items of its catalogue a model chose that holds one",
+        },
     }
     told = {
         "model": {"type": "string"},

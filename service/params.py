@@ -21,7 +21,7 @@ from core.transition import NEEDS_THRESHOLD, RULES, Transition
 
 TENSORS = ("users", "positives", "threshold", "popularity", "user_ids")
 FEATURES_FIELD = FEATURES.removesuffix(".")  # of a JSON body, an object of arrays
-RETURNS = ("negatives", "transition", "distribution", "scores")
+RETURNS = ("negatives", "transition", "distribution", "scores", "items")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RULE = ("transition", "omega", "k", "hardness", "relative_margin", "absolute_margin")
 RANDOM_SEEDS = 2**53  # what a JSON number holds exactly

@@ -182,6 +182,7 @@ class Models:
             "inputs": list(live.offer.inputs),
             "features": dict(live.offer.features),
             "strata": live.offer.strata,
+            "items": live.offer.items,
             "returns": list(live.offer.returns),
             "age_seconds": live.age_seconds,
             "metrics": dict(manifest.metrics),

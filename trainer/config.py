@@ -8,7 +8,6 @@ from core.samplers import METHODS, ADARConfig
 from core.transition import Transition
 
 NO_METHOD = "none"
-CATALOGUE = "catalogue"  # a method without a model: see `trainer.methods.catalogue`
 _AT_LEAST_1 = (
     "epochs",
     "batch_size",
@@ -37,7 +36,7 @@ class TrainConfig:
         method: `none`, or what generates e_d; a name in `core.samplers.METHODS`.
         dim: d.
         weight: lambda of Eq. 12, in [0, 1]; of adar.
-        transition: the rule for t*; of adar.
+        transition: the rule for t*; of adar and catalogue.
         num_steps: T.
         schedule: the noise schedule; cnsdiff has its own.
         denoiser: film or moment; of adar.
@@ -112,7 +111,7 @@ class TrainConfig:
     cnsdiff_diffusion: float = 1e-6
 
     def __post_init__(self) -> None:
-        known = (NO_METHOD, CATALOGUE, *METHODS)
+        known = (NO_METHOD, *METHODS)
         if self.method not in known:
             raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
         if not 0 <= self.weight <= 1:

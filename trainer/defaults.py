@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.errors import ConfigError
+from core.samplers.catalogue import HARDEST
 from core.transition import Transition
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.encoders.external import PREFIX
@@ -28,14 +29,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "cnsdiff": {"num_steps": 20},
-    "catalogue": {"candidates": 32, "transition": Transition("random")},
+    "catalogue": {"candidates": 32, "transition": HARDEST},
+}
+SEQUENCE_METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "catalogue": {"candidates": 16},  # 32 are too hard for next items (docs/quality/ablations.md)
 }
 
 
-def rule_for(method: str) -> str:
+def rule_for(method: str) -> Transition:
     """The rule for t* that a method is trained with unless told otherwise."""
     rule: Transition = METHOD_DEFAULTS.get(method, {}).get("transition", Transition())
-    return rule.rule
+    return rule
 
 
 def config_for(encoder: str, **given: Any) -> TrainConfig:
@@ -54,5 +58,8 @@ def config_for(encoder: str, **given: Any) -> TrainConfig:
     if encoder not in DEFAULTS and not encoder.startswith(PREFIX):
         raise ConfigError(f"no encoder is called {encoder!r}; choose one of {', '.join(DEFAULTS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
-    own = METHOD_DEFAULTS.get(given.get("method", NO_METHOD), {})
-    return TrainConfig(encoder=encoder, **{**DEFAULTS.get(encoder, {}), **own, **chosen})
+    method, of_encoder = given.get("method", NO_METHOD), DEFAULTS.get(encoder, {})
+    own = METHOD_DEFAULTS.get(method, {})
+    if of_encoder.get("split") == "leave-one-out":
+        own = {**own, **SEQUENCE_METHOD_DEFAULTS.get(method, {})}
+    return TrainConfig(encoder=encoder, **{**of_encoder, **own, **chosen})

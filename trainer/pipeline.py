@@ -12,8 +12,9 @@ import torch
 
 from core.errors import CheckpointError, ConfigError
 from core.registry import Registry
+from core.samplers import Catalogue, Sampler
 from core.stores import LocalStore
-from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
+from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.distributed import is_main
@@ -124,10 +125,10 @@ def fit(
     Raises:
         as `train`.
     """
-    if outputs.registry is not None and config.method in (NO_METHOD, CATALOGUE):
+    if outputs.registry is not None and config.method == NO_METHOD:
         raise ConfigError(
-            f"--registry has nothing to publish with --method {config.method}; choose a method "
-            "that trains a model"
+            "--registry has nothing to publish with --method none; choose a method that generates "
+            "negatives"
         )
     watcher = watcher or Watcher()
     run = new_run(encoder_of(config, interactions), config, interactions)
@@ -138,9 +139,9 @@ def fit(
     published: list[str] = []
 
     def offer(metrics: dict[str, float]) -> Exception | None:
-        if outputs.registry is None or run.diffusion is None:
+        if outputs.registry is None:
             return None
-        registry, sampler = Registry(outputs.registry), run.diffusion.sampler
+        registry, sampler = Registry(outputs.registry), sampler_of(run, config)
         try:
             published.append(publish(registry, outputs.model, sampler, config, metrics))
         except (CheckpointError, OSError) as error:
@@ -166,6 +167,21 @@ def fit(
     if (failure := offer(valid)) is not None:
         raise failure
     return Fitted(run, valid, published)
+
+
+def sampler_of(run: Run, config: TrainConfig) -> Sampler:
+    """What a run with a method publishes: its diffusion model, or the encoder's items."""
+    if run.diffusion is not None:
+        return run.diffusion.sampler
+    run.encoder.eval()
+    _, items = run.encoder.tables("valid")
+    return Catalogue.of(
+        items,
+        num_steps=config.num_steps,
+        schedule=config.schedule,
+        candidates=config.candidates,
+        transition=config.transition,
+    )
 
 
 def encoder_of(config: TrainConfig, interactions: Interactions) -> Encoder:

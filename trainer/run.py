@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from core.samplers import Sampler
+from core.samplers import DiffusionSampler
 from trainer.distributed import begin_alike
 from trainer.encoders import Encoder
 from trainer.state_file import (
@@ -37,7 +37,7 @@ class Diffusion:
     workers its gradients are averaged.
     """
 
-    sampler: Sampler
+    sampler: DiffusionSampler
     optimizer: optim.Optimizer
     generator: torch.Generator
 

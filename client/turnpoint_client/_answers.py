@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from ._arrays import Library
-from ._formats import Decoded, decode
+from ._formats import INTEGERS, Decoded, decode
 from ._problems import error_of
 from ._reply import Reply
 from .errors import ProtocolError
@@ -22,6 +22,7 @@ def expected_shapes(rows: int, dim: int, scalars: Mapping[str, Any]) -> dict[str
         "transition": {"transition": (rows,)},
         "distribution": {"mean": (rows, dim), "std": (rows, dim)},
         "scores": {"scores": (rows, n)},
+        "items": {"items": (rows, n)},
     }
     return {name: shape for asked in scalars["returns"] for name, shape in shapes[asked].items()}
 
@@ -41,7 +42,7 @@ def arrays_of(
             raise ProtocolError(f"asked for {name}, which the answer lacks")
         if raw.shape != shape:
             raise ProtocolError(f"{name} came as {list(raw.shape)}, expected {list(shape)}")
-        if (name == "transition") != raw.dtype.startswith("int"):
+        if (name in INTEGERS) != raw.dtype.startswith("int"):
             raise ProtocolError(f"{name} came as {raw.dtype}")
         answer[name] = library.build(raw)
     return answer

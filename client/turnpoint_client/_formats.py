@@ -33,6 +33,7 @@ SAFETENSORS_DTYPES = {
     "BF16": "bfloat16",
     "I64": "int64",
 }
+INTEGERS = frozenset({"transition", "items"})  # of an answer
 FEATURES = "item_features."  # prefix of the tensors that JSON keeps in an object of their own
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -181,7 +182,7 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
 
 def _decode_json(reply: Reply) -> Decoded:
     document = reply.document()
-    names = ("negatives", "weights", "transition", "mean", "std", "scores")
+    names = ("negatives", "weights", "transition", "mean", "std", "scores", "items")
     arrays = {
         name: _unpacked(name, document[name]) for name in names if document.get(name) is not None
     }
@@ -192,7 +193,7 @@ def _unpacked(name: str, value: dict[str, Any] | Sequence[Any]) -> Raw:
     if isinstance(value, dict):
         data = bytearray(base64.b64decode(value["data"], validate=True))
         return Raw(memoryview(data), value["dtype"], tuple(value["shape"]))
-    dtype = "int64" if name == "transition" else "float32"
+    dtype = "int64" if name in INTEGERS else "float32"
     array = np.asarray(value, WIRE_DTYPES[dtype])
     return Raw(array.data.cast("B"), dtype, array.shape)
 

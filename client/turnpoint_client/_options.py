@@ -16,7 +16,7 @@ from ._formats import FEATURES, MEDIA_TYPES
 from .errors import InvalidInputError
 
 Format = Literal["auto", "octet-stream", "safetensors", "json"]
-RETURNS = ("negatives", "transition", "distribution", "scores")
+RETURNS = ("negatives", "transition", "distribution", "scores", "items")
 DTYPES = ("float32", "float16", "bfloat16")
 
 

@@ -125,8 +125,8 @@ class Wire:
             users: [B, d] user or sequence embeddings, numpy or torch; sent as float32.
             positives: [B, d] embeddings of the positive items, of the same kind.
             n: negatives per row.
-            returns: "negatives" and any of "transition", "distribution", "scores". Default:
-                negatives and transition; with `format="octet-stream"` the negatives alone.
+            returns: "negatives" and any of "transition", "distribution", "scores", "items".
+                Default: negatives and transition; with `format="octet-stream"` the negatives alone.
             **options: see `Options`.
 
         Returns:

@@ -38,6 +38,8 @@ class Negatives(_Answer[A]):
         mean: [B, d], centre of each row's law at t*.
         std: [B, d], its deviations.
         scores: [B, n], score of each negative against its user.
+        items: [B, n] int64, which items of the model's catalogue they are, for a model with one:
+            rows of the item table that was published.
     """
 
     negatives: A = field(repr=False)
@@ -46,6 +48,7 @@ class Negatives(_Answer[A]):
     mean: A | None = field(default=None, repr=False)
     std: A | None = field(default=None, repr=False)
     scores: A | None = field(default=None, repr=False)
+    items: A | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,7 +104,7 @@ class Model:
     Attributes:
         name: its name.
         live: the version that answers when none is named.
-        method: adar, dmns, cnsdiff or gdnsm.
+        method: adar, dmns, cnsdiff, gdnsm or catalogue.
         dim: d, the width it was trained for.
         num_steps: T, its diffusion steps.
         denoiser: film or moment.
@@ -109,6 +112,7 @@ class Model:
         inputs: what a request may carry.
         features: width f of each modality in `item_features`.
         strata: how many strata of `popularity` there are; 0 without that input.
+        items: how many items its catalogue has; 0 without one.
         returns: what it can answer with.
         age_seconds: since the live version was published.
         metrics: recommendation quality, as published.
@@ -125,6 +129,7 @@ class Model:
     inputs: Any = None
     features: Mapping[str, int] = field(default_factory=dict)
     strata: int = 0
+    items: int = 0
     returns: Any = None
     age_seconds: float | None = None
     metrics: Mapping[str, Any] | None = None

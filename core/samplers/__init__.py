@@ -8,6 +8,7 @@ from core.samplers.adar import ADAR, ADARConfig
 from core.samplers.base import (
     Generated,
     Generates,
+    HasItems,
     HasLaw,
     NegativeSampler,
     Query,
@@ -15,6 +16,7 @@ from core.samplers.base import (
     TakesPopularity,
     draw,
 )
+from core.samplers.catalogue import Catalogue, CatalogueConfig
 from core.samplers.cnsdiff import CNSDiff, CNSDiffConfig
 from core.samplers.dmns import DMNS, DMNSConfig
 from core.samplers.gdnsm import GDNSM, GDNSMConfig
@@ -27,10 +29,14 @@ __all__ = [
     "ADARConfig",
     "CNSDiff",
     "CNSDiffConfig",
+    "Catalogue",
+    "CatalogueConfig",
     "DMNSConfig",
+    "DiffusionSampler",
     "GDNSMConfig",
     "Generated",
     "Generates",
+    "HasItems",
     "HasLaw",
     "NegativeSampler",
     "Query",
@@ -41,12 +47,14 @@ __all__ = [
     "rebuild",
 ]
 
-Sampler = ADAR | CNSDiff | DMNS | GDNSM
+DiffusionSampler = ADAR | CNSDiff | DMNS | GDNSM  # those that are trained
+Sampler = DiffusionSampler | Catalogue
 _REBUILD: dict[str, Callable[[dict[str, Any]], Sampler]] = {
     "adar": lambda config: ADAR(ADARConfig.from_dict(config)),
     "cnsdiff": lambda config: CNSDiff(CNSDiffConfig(**config)),
     "dmns": lambda config: DMNS(DMNSConfig.from_dict(config)),
     "gdnsm": lambda config: GDNSM(GDNSMConfig.from_dict(config)),
+    "catalogue": lambda config: Catalogue(CatalogueConfig.from_dict(config)),
 }
 METHODS = tuple(_REBUILD)
 

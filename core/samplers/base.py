@@ -70,11 +70,13 @@ class Generated:
         transition: (B,) int64, the step that a row's negatives were taken at; their mean, rounded,
             where they differ.
         weights: (B, n) in [0, 1], what each counts in the loss; None is 1 everywhere.
+        items: (B, n) int64, which items of its catalogue a sampler that `HasItems` chose.
     """
 
     negatives: Float[Tensor, "B n d"]
     transition: Int[Tensor, " B"]
     weights: Float[Tensor, "B n"] | None = None
+    items: Int[Tensor, "B n"] | None = None
 
 
 @runtime_checkable
@@ -154,7 +156,7 @@ class Generates(NegativeSampler, Protocol):
     def generate(self, query: Query, n: int, noise: Noise) -> Generated:
         """n >= 1 negatives per row, without gradient.
 
-        A row depends on its own row of the query and of the noise alone.
+        A row depends on its own row of the query and on its request's noise alone.
         """
         ...
 
@@ -176,6 +178,16 @@ class TakesPopularity(Protocol):
     @property
     def strata(self) -> int:
         """How many there are."""
+        ...
+
+
+@runtime_checkable
+class HasItems(Protocol):
+    """A sampler that holds a catalogue of items and says which its negatives come of."""
+
+    @property
+    def num_items(self) -> int:
+        """I; its items are 0 to I - 1."""
         ...
 
 

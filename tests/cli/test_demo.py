@@ -1,6 +1,7 @@
 """`make demo`, the remote trainer and the bench, as a newcomer runs them, one after another."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -31,6 +32,15 @@ def test_the_remote_trainer_trains_against_the_service(demonstrated, url, start)
     uniform, generated = (float(line.split()[-1]) for line in done.stdout.splitlines())
     assert 0 < uniform < 1
     assert 0 < generated < 1
+
+
+def test_hard_items_come_from_what_the_trainer_publishes(tmp_path):
+    done = python(ROOT / "examples" / "hard_items.py", "--epochs", 12, "--n", 2, cwd=tmp_path)
+    versions = re.search(r"(\d+) versions of the items answered", done.stdout)
+    assert int(versions[1]) > 1  # swapped in while it trained
+    figures = re.findall(r"0\.\d{4}", done.stdout.splitlines()[-1])
+    assert len(figures) == 4
+    assert all(0 < float(figure) < 1 for figure in figures)
 
 
 @pytest.mark.parametrize("name", ["octet-stream", "safetensors", "json"])

@@ -5,8 +5,11 @@ import subprocess
 import urllib.request
 
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from core.checkpoint import unpack
+from core.registry import Registry
 from service.settings import fields
 from tests.cli.conftest import ROOT, python, turnpoint
 
@@ -93,3 +96,11 @@ def test_links_lead_somewhere(page):
         headings = re.findall(r"^#+ (.*)$", linked, re.M)
         anchors = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}
         assert anchor in anchors, anchor
+
+
+def test_a_table_of_your_own_is_published(tmp_path):
+    (code,) = blocks("docs/methods.md", "python")
+    registry, items = Registry(tmp_path), torch.randn(40, 8)
+    exec(code, {"registry": registry, "items": items})
+    sampler, _ = unpack(registry.read("items", registry.live("items")))
+    assert torch.equal(sampler.items, items)

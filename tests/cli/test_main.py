@@ -115,7 +115,7 @@ def test_generate_gives_the_laws_draws(trained):
     [
         (("train", "--data", "absent.txt"), "absent.txt"),
         (("train", "--encoder", "bert"), "no encoder is called 'bert'"),
-        (("train", "--method", "gan"), "method = 'gan'; known: none, catalogue, adar"),
+        (("train", "--method", "gan"), "method = 'gan'; known: none, adar"),
         (("train", "--transition", "soon"), "transition = 'soon'; known rules"),
         (("train", "--registry", "r"), "nothing to publish with --method none"),
         (("models", "--registry", "none", "show", "m"), "model 'm' has no live version"),

@@ -85,6 +85,7 @@ METHODS = {
     "dmns": {"--diffusion-steps": 2},
     "cnsdiff": {"--cnsdiff-variant": "described", "--cnsdiff-contrast": 0.1},
     "gdnsm": {"--gdnsm-start": 1, "--gdnsm-denoiser": "linear", "--ddim-steps": 4},
+    "catalogue": {"--draws": 2, "--candidates": 3},
 }
 
 
@@ -125,6 +126,7 @@ def test_every_method_trains_publishes_and_generates(folder, tmp_path, method):
     assert done.exit_code == 0, done.output
     drawn = safetensors.numpy.load_file(tmp_path / "out")
     assert drawn["negatives"].shape == (5, 3, 8)
-    assert ("weights" in drawn) == (method != "cnsdiff")
+    assert ("weights" in drawn) == (method in {"dmns", "gdnsm"})
+    assert ("items" in drawn) == (method == "catalogue")
     done = CliRunner().invoke(app, ["generate", *places, *files, "--transition", "fixed"])
     assert done.exit_code != 0

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from core.checkpoint import pack
 from core.registry import Registry
-from core.samplers import Sampler, TakesFeatures, TakesPopularity, rebuild
+from core.samplers import Catalogue, Sampler, TakesFeatures, TakesPopularity, rebuild
 from core.samplers.base import FEATURES
+from core.transition import Transition
 from tests.service.live import DIM, make_sampler
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -21,7 +22,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "cnsdiff": {"dim": DIM, "num_steps": 10, "variant": "causal", "strata": 3},
     "gdnsm": {"dim": DIM, "num_steps": 6, "features": (("image", 5), ("audio", 3)), "per_level": 1},
+    "catalogue": {"candidates": 4, "num_steps": 10, "transition": Transition("random")},
 }
+ITEMS = 50
 
 
 def sampler_of(method: str) -> Sampler:
@@ -29,6 +32,8 @@ def sampler_of(method: str) -> Sampler:
     if method == "adar":
         return make_sampler(0)
     torch.manual_seed(0)
+    if method == "catalogue":
+        return Catalogue.of(torch.randn(ITEMS, DIM), **CONFIGS[method])
     sampler = rebuild(method, CONFIGS[method])
     for parameter in sampler.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

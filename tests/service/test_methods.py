@@ -113,6 +113,28 @@ def test_an_answer_is_what_core_draws(service, samplers, method: str, form: str)
         same(found, "weights", expected.weights)
 
 
+@pytest.mark.parametrize("form", BESIDES)
+def test_a_catalogue_says_which_items_its_negatives_are(service, samplers, form: str) -> None:
+    sampler = samplers["catalogue"]
+    arrays = whole(sampler)
+    found = read(ask(service, "catalogue", form, arrays, returns="items"))
+    assert list(found) == ["items"]
+    generator = torch.Generator().manual_seed(SEED)
+    same(found, "items", draw(sampler, core_query(sampler, arrays), N, generator).items)
+    if form == "safetensors":
+        assert found["items"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("method", ["adar", "dmns"])
+def test_items_where_there_is_no_catalogue(service, method: str) -> None:
+    body, headers = BODIES["safetensors"](*pairs(2))
+    answer = post(service, f"model={method}&returns=items", body, headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(
+        f"method '{method}' has no items: it holds no catalogue of items; returns can be negatives"
+    )
+
+
 @pytest.mark.parametrize("form", BODIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_without_conditions_every_format_gives_the_same(service, samplers, method, form) -> None:
@@ -149,8 +171,9 @@ def test_models_says_what_a_method_takes_and_gives(service, samplers, method: st
     assert shown["inputs"] == list(sampler.inputs)
     assert shown["features"] == dict(getattr(sampler, "features", {}))
     assert shown["strata"] == getattr(sampler, "strata", 0)
-    law = ["distribution"] * isinstance(sampler, HasLaw)
-    assert sorted(shown["returns"]) == sorted(["negatives", "transition", "scores", *law])
+    assert shown["items"] == getattr(sampler, "num_items", 0)
+    own = ["distribution"] * isinstance(sampler, HasLaw) + ["items"] * (method == "catalogue")
+    assert sorted(shown["returns"]) == sorted(["negatives", "transition", "scores", *own])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -233,10 +256,17 @@ def test_the_client_takes_and_gives_the_same(service, samplers, method: str, twi
             assert (answer.weights is None) == (expected.weights is None)
             if expected.weights is not None:
                 assert torch.equal(answer.weights, expected.weights)
+            if expected.items is not None:
+                both = ("negatives", "items")
+                answer = client.negatives(
+                    arrays["users"], arrays["positives"], n=N, returns=both, format=form, **options
+                )
+                assert torch.equal(answer.items, expected.items)
         shown = client.model(method)
-        assert (dict(shown.features), shown.strata) == (
+        assert (dict(shown.features), shown.strata, shown.items) == (
             dict(getattr(sampler, "features", {})),
             getattr(sampler, "strata", 0),
+            getattr(sampler, "num_items", 0),
         )
         if not isinstance(sampler, HasLaw):
             with pytest.raises(OutOfRangeError, match="has no distribution"):

@@ -253,7 +253,7 @@ def test_a_truncated_state_is_refused(data, tmp_path, keep):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "gan"}, "method = 'gan'; known: none, catalogue, adar, cnsdiff, dmns, gdnsm"),
+        ({"method": "gan"}, "method = 'gan'; known: none, adar, cnsdiff, dmns, gdnsm, catalogue"),
         ({"weight": 1.5}, "weight = 1.5; lambda"),
         ({"weight": float("nan")}, "weight = nan"),
         ({"epochs": 0}, "epochs = 0"),

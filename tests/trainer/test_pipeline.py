@@ -1,17 +1,20 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from core.checkpoint import unpack
 from core.errors import ConfigError
 from core.registry import Registry
+from core.transition import Transition
 from tests.trainer.test_cotrain import CONFIG, data, same_weights  # noqa: F401
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher
 from trainer.data import load
+from trainer.defaults import config_for
 from trainer.evaluate import evaluate
 from trainer.pipeline import Outputs, fit, train
 from trainer.report import describe_transition, write_report
@@ -107,6 +110,25 @@ def test_what_a_watcher_keeps_is_there_when_the_state_is(data, tmp_path, state_e
     resumed = fit(data, CONFIG, outputs, Watcher(on_epoch=lambda run, *_: told.append(run.epoch)))
     assert told == [1, 2, 3, 4]
     assert same_weights(resumed.run, fit(data, CONFIG, Outputs()).run)
+
+
+@pytest.mark.parametrize(("encoder", "candidates"), [("mf", 32), ("sasrec", 16)])
+def test_the_catalogue_publishes_the_encoders_items(data, tmp_path, encoder, candidates):  # noqa: F811
+    """During training and at the end; a service that has them chooses as the trainer did."""
+    sizes = {"dim": 8, "epochs": 2, "eval_every": 1, "num_steps": 10}
+    config = config_for(encoder, method="catalogue", **sizes)
+    address, path = str(tmp_path / "registry"), tmp_path / "embeddings"
+    outputs = Outputs(registry=address, model="m", publish_every=1, embeddings=path)
+    published = train(data, config, outputs).report["versions"]["published"]
+    sampler, manifest = unpack(Registry(address).read("m", published[-1]))
+    items = safetensors.numpy.load_file(path)["items"]
+    assert np.array_equal(sampler.items.numpy(), items)
+    assert sampler.config.candidates == candidates
+    assert manifest.transition == {**asdict(Transition("fixed")), "hardness": 0.0}
+    first, second, _ = (unpack(Registry(address).read("m", one))[0].items for one in published)
+    assert not torch.equal(first, second)
+    untouched = fit(data, config, Outputs()).run  # publishing has changed nothing
+    assert np.array_equal(untouched.encoder.tables("valid")[1].numpy(), items)
 
 
 def test_nothing_to_publish_is_said_before_training(data, tmp_path):  # noqa: F811

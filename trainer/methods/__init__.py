@@ -1,7 +1,16 @@
 """What the loop trains an encoder with, one small class a method."""
 
-from core.samplers import ADAR, DMNS, GDNSM, CNSDiff, CNSDiffConfig, DMNSConfig, Sampler
-from trainer.config import CATALOGUE, NO_METHOD, TrainConfig
+from core.samplers import (
+    ADAR,
+    DMNS,
+    GDNSM,
+    Catalogue,
+    CNSDiff,
+    CNSDiffConfig,
+    DiffusionSampler,
+    DMNSConfig,
+)
+from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
 from trainer.methods.adar import ADARMethod
 from trainer.methods.base import Method, Ranked, Rows
@@ -15,14 +24,16 @@ from trainer.run import Diffusion
 __all__ = ["Method", "Ranked", "Rows", "make_method", "make_sampler"]
 
 
-def make_sampler(config: TrainConfig, interactions: Interactions | None = None) -> Sampler | None:
-    """The untrained sampler of the configured method; None where it has none.
+def make_sampler(
+    config: TrainConfig, interactions: Interactions | None = None
+) -> DiffusionSampler | None:
+    """The untrained sampler of the configured method; None where it has nothing to train.
 
     Args:
         config: of the run.
         interactions: whose item features a multi-modal sampler is conditioned on.
     """
-    if config.method in (NO_METHOD, CATALOGUE):
+    if config.method in (NO_METHOD, Catalogue.method):
         return None
     if config.method == DMNS.method:
         sizes = (config.dim, config.num_steps, config.schedule)
@@ -39,7 +50,7 @@ def make_method(
     diffusion: Diffusion | None, interactions: Interactions, config: TrainConfig
 ) -> Method:
     """The configured method, with the run's sampler where it has one."""
-    if config.method == CATALOGUE:
+    if config.method == Catalogue.method:
         return CatalogueMethod(config, interactions)
     if diffusion is None:
         return Plain()

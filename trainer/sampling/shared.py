@@ -1,12 +1,13 @@
-"""Candidates that rows share, so that scoring them is one product of matrices."""
+"""The shared candidates of `core.candidates`, and which of them a row's user has taken."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Shaped
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
-from torch.nn.functional import pad
+
+from core.candidates import candidates
 
 MARKS = 2**20  # a power of two; see `SharedCandidates._taken`
 
@@ -24,12 +25,7 @@ class Candidates(NamedTuple):
 
 
 class SharedCandidates:
-    """Draws the candidates of a batch: its row r is of group r mod G, whose R rows have the same.
-
-    For a row they are what K draws of its own would be, uniform items, but R times fewer embeddings
-    are looked up. What rows share costs variety: one item can be the hardest for all of them. So
-    groups are many, whatever a batch's size, and rows that stand side by side, as the positions of
-    one sequence do, are of different groups.
+    """Draws the candidates of a batch and knows the train pairs.
 
     Args:
         train: int64 [N, 2], pairs (user, item).
@@ -37,8 +33,6 @@ class SharedCandidates:
         num_items: I.
         device: where users will be given and candidates wanted.
     """
-
-    GROUPS = 256  # G, of a batch with as many rows; 24 are too few (docs/quality/ablations.md)
 
     def __init__(
         self,
@@ -61,10 +55,7 @@ class SharedCandidates:
             number: K.
             generator: the only source of randomness; on the device of `users`.
         """
-        groups = min(len(users), self.GROUPS)
-        items = torch.randint(
-            self._num_items, (groups, number), generator=generator, device=users.device
-        )
+        items = candidates(len(users), number, self._num_items, generator)
         return Candidates(items, self._taken(users, items))
 
     def _taken(self, users: Int[Tensor, " B"], items: Int[Tensor, "G K"]) -> Bool[Tensor, "G R K"]:
@@ -94,18 +85,6 @@ class SharedCandidates:
         many = self._starts[users + 1] - begin
         row = torch.arange(len(users), device=users.device).repeat_interleave(many)
         return row, self._items[begin[row] + _places(many)]
-
-
-def grouped(rows: Float[Tensor, "B d"]) -> Float[Tensor, "G R d"]:
-    """A batch dealt to the groups of `SharedCandidates`, each filled up with rows of zeros."""
-    groups = min(len(rows), SharedCandidates.GROUPS)
-    dealt = pad(rows, (0, 0, 0, -len(rows) % groups)).view(-1, groups, rows.shape[1])
-    return dealt.transpose(0, 1)
-
-
-def in_order(groups: Shaped[Tensor, "G R *rest"], many: int) -> Shaped[Tensor, "B *rest"]:
-    """What each row of a batch of `many` has got, back in the batch's order."""
-    return groups.transpose(0, 1).flatten(0, 1)[:many]
 
 
 def _places(many: Int[Tensor, " n"]) -> Int[Tensor, " P"]:

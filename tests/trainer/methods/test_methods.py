@@ -36,7 +36,7 @@ CASES = {
     },
 }
 
-LOOPS = {**CASES, "catalogue": {"transition": Transition("random")}}  # one has no model
+LOOPS = {**CASES, "catalogue": {"transition": Transition("random")}}  # one has nothing to train
 
 
 class StoppedError(Exception):
@@ -69,7 +69,7 @@ def go_on(run: Run, data: Interactions, config: TrainConfig, watcher: Watcher | 
 
 
 def test_every_method_is_here():
-    assert {config_of(case).method for case in CASES} == set(METHODS)
+    assert {config_of(case).method for case in LOOPS} == set(METHODS)
 
 
 @pytest.mark.parametrize("case", LOOPS)

@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from core.candidates import GROUPS, grouped, in_order
 from tests.trainer.sampling.test_complement import NUM_ITEMS, histories
 from trainer.sampling import shared
-from trainer.sampling.shared import SharedCandidates, grouped, in_order
-
-GROUPS = SharedCandidates.GROUPS
+from trainer.sampling.shared import SharedCandidates
 
 
 def source(history: list[set[int]]) -> SharedCandidates:
