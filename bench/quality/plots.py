@@ -97,7 +97,9 @@ def sweep(pyplot: Any, field: str, points: Sequence[Line]) -> Any:
         y = [np.mean(line.figures("test", "recall@20")) for line in mine]
         axis.plot(x, y, "o-", label=method)
     axis.set(title="test Recall@20", xlabel=field)
-    axis.set_xscale("symlog", linthresh=0.03) if field == "weight" else axis.set_xscale("log")
+    values = sorted({line.cell.settings[field] for line in points})
+    least, *_ = [value for value in values if value > 0]
+    axis.set_xscale("log") if values[0] > 0 else axis.set_xscale("symlog", linthresh=least)
     axis.legend(fontsize="small")
     return figure
 
