@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -162,7 +163,7 @@ def _job(
     if answer_size > limits.max_response_bytes:
         or_the_law = ", or for returns=distribution and draw from it" if offer.law else ""
         raise TooLargeError(
-            f"the answer to {inputs.rows} rows with n = {asked.n} would have about {answer_size} "
+            f"the answer to {inputs.rows} rows with n = {asked.n} would take about {answer_size} "
             f"bytes, at most {limits.max_response_bytes}: ask for fewer rows or a smaller n"
             f"{or_the_law}"
         )
@@ -186,7 +187,7 @@ def _job(
 def _answer_size(
     inputs: Inputs, asked: Params, offer: Offer, wanted: tuple[str, ...], out: str
 ) -> int:
-    """Bytes of the answer's numbers, about."""
+    """Bytes of the answer's numbers, about, and of the negatives that those are made from."""
     weights = 0 if offer.law else 1  # of each negative, where they may differ
     per_row = {
         "negatives": asked.n * (offer.dim + weights),
@@ -196,7 +197,10 @@ def _answer_size(
         "items": 2 * asked.n,
     }
     numbers = inputs.rows * sum(per_row[name] for name in set(wanted))
-    return numbers * (JSON_BYTES_PER_NUMBER if out == JSON else asked.torch_dtype.itemsize)
+    size = numbers * (JSON_BYTES_PER_NUMBER if out == JSON else asked.torch_dtype.itemsize)
+    if {"scores", "items"} & set(wanted) and "negatives" not in wanted:
+        size += inputs.rows * per_row["negatives"] * torch.float32.itemsize
+    return size
 
 
 def _check_json_size(media: str, size: int, most: int) -> None:

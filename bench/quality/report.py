@@ -46,7 +46,7 @@ def write(store: Store, to: Path, names: Sequence[str] = REPORTED) -> str:
 
 
 def page(name: str, lines: Sequence[Line], pictures: Sequence[str], before: Earlier) -> str:
-    """A table's page, where it stood as it was `before`."""
+    """A table's page, in the place of the one `before`."""
     parts = [
         f"# {name}",
         f"Written by `python -m bench.quality report` from what had been run: "

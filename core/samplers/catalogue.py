@@ -25,7 +25,7 @@ from core.transition import Transition
 
 RULES = ("fixed", "random", "score_aware")  # the others look at the chain of a denoiser
 HARDEST = Transition("fixed", hardness=0.0)  # t* = T
-SCORES = 2**22  # held at once on a CPU
+FLOATS = 2**22  # of candidates' embeddings, or of their scores, held at once
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ class Catalogue(nn.Module):
         self, users: Float[Tensor, "B d"], n: int, generator: torch.Generator
     ) -> Int[Tensor, "B n"]:
         """c, of each row and draw."""
-        many = self.config.candidates
-        drawn = candidates(len(users), n * many, self.num_items, generator)
-        at_once = max(1, SCORES // (len(users) * many))
+        rows, many = len(users), self.config.candidates
+        drawn = candidates(rows, n * many, self.num_items, generator)
+        at_once = max(1, FLOATS // (many * max(rows, len(drawn) * self.dim)))
         found = []
         for some in drawn.split(at_once * many, dim=1):
             embeddings = self.items.to(users.dtype)[some]

@@ -483,6 +483,14 @@ CASES: dict[str, tuple[str, bytes, dict[str, str], int, str, list[str]]] = {
         "too_large",
         ["n = 256", "returns=distribution"],
     ),
+    "scores of too many negatives": (  # 20 MB of scores, from 330 MB of negatives
+        "n=256&returns=scores",
+        safe(**dict(zip(("users", "positives"), pairs(20_000), strict=True))),
+        SAFE,
+        413,
+        "too_large",
+        ["n = 256", "smaller n"],
+    ),
     "json rows": (
         "",
         as_json(users=torch.zeros(4097, 1), positives=torch.zeros(4097, 1)),

@@ -130,11 +130,11 @@ def test_a_request_does_not_depend_on_its_company():
     assert not torch.equal(other.items, merged.items[:3])  # the control: another seed
 
 
-@pytest.mark.parametrize("scores", [1, 100, 10**9])
-def test_how_many_scores_are_held_at_once_changes_nothing(scores):
+@pytest.mark.parametrize("floats", [1, 1300, 10**9])
+def test_how_much_is_held_at_once_changes_nothing(floats):
     sampler, query = sampler_of(), query_of(20)
     whole = draw(sampler, query, 7, generator())
-    with patch.object(catalogue, "SCORES", scores):
+    with patch.object(catalogue, "FLOATS", floats):
         assert torch.equal(draw(sampler, query, 7, generator()).items, whole.items)
 
 
