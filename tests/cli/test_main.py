@@ -85,6 +85,17 @@ def test_models_lists_shows_and_pins(trained):
     assert told.startswith(f"copy: {first} is live (was {first})")
 
 
+def test_items_of_any_encoder_become_a_catalogue(trained):
+    command = ("publish", "--registry", "catalogues", "--model", "items", "--candidates", 3)
+    told = turnpoint(*command, "--items", "tables.safetensors", cwd=trained).stdout
+    registry = Registry(trained / "catalogues")
+    assert f"items: {registry.live('items')} is live" in told
+    sampler, _ = unpack(registry.read("items", registry.live("items")))
+    items = safetensors.numpy.load_file(trained / "tables.safetensors")["items"]
+    assert np.array_equal(sampler.items.numpy(), items)
+    assert sampler.config.candidates == 3
+
+
 def test_generate_gives_the_laws_draws(trained):
     tables = safetensors.numpy.load_file(trained / "tables.safetensors")
     pairs = {
@@ -120,6 +131,8 @@ def test_generate_gives_the_laws_draws(trained):
         (("train", "--registry", "r"), "nothing to publish with --method none"),
         (("models", "--registry", "none", "show", "m"), "model 'm' has no live version"),
         (("publish", "nowhere", "--registry", "r", "--model", "m"), "is no checkpoint folder"),
+        (("publish", "--registry", "r", "--model", "m"), "name one of the two"),
+        (("publish", "--items", "absent", "--registry", "r", "--model", "m"), "no tensor 'items'"),
         (("serve", "--port", "99999"), "TURNPOINT_SERVER__PORT"),
     ],
 )
