@@ -11,6 +11,7 @@ from bench.quality.summary import Line, families
 from bench.serving.report import plotter
 
 DPI = 70
+WIDE = 10  # values of a sweep that reach further than this are shown by their logarithm
 SHOWN_USERS = 2000  # as many as the paper's Fig. 3
 
 
@@ -98,8 +99,9 @@ def sweep(pyplot: Any, field: str, points: Sequence[Line]) -> Any:
         axis.plot(x, y, "o-", label=method)
     axis.set(title="test Recall@20", xlabel=field)
     values = sorted({line.cell.settings[field] for line in points})
-    least, *_ = [value for value in values if value > 0]
-    axis.set_xscale("log") if values[0] > 0 else axis.set_xscale("symlog", linthresh=least)
+    least = next(value for value in values if value > 0)
+    if values[-1] > WIDE * least:
+        axis.set_xscale("log") if values[0] > 0 else axis.set_xscale("symlog", linthresh=least)
     axis.legend(fontsize="small")
     return figure
 

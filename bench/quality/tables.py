@@ -196,7 +196,11 @@ TABLES: dict[str, list[Cell]] = {
         *family("toys", "mf", THREE),
         *family("toys", "sasrec", THREE),
     ],
-    "converged": [*converged("sasrec", 0.5, 0.1, 0.1), *converged("gru4rec", 0.1, 0.5, 0.5)],
+    "converged": [
+        *converged("sasrec", 0.5, 0.1, 0.1),
+        *converged("gru4rec", 0.1, 0.5, 0.5),
+        *converged("cl4srec", 0.5, 0.5, 0.5),
+    ],
     "table3": [*variants("ngcf"), *variants("gru4rec")],
     "sweeps": [
         *sweep("adar", LITERAL, "weight", (0.0, 0.03, 0.1, 0.3, 1.0)),
