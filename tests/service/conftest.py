@@ -6,11 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from fastapi import FastAPI
 
 from service.app import create_app
 from service.negatives import Service
-from tests.service.live import Live, publish, running, settings_for
+from tests.service.live import THREADS, Live, publish, running, settings_for
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,15 @@ def _only_known_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("TURNPOINT_") and name != "TURNPOINT_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads() -> None:
+    """The service's, whatever a test before has set.
+
+    Sums of matrix products depend on their number, and answers are compared bit by bit.
+    """
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

@@ -25,13 +25,10 @@ from service.server import server_config
 from service.settings import Settings, load_settings
 
 DIM = 16
-THREADS = 2
+THREADS = 2  # of the service's model thread
 OCTET = {"Content-Type": "application/octet-stream"}
 SAFE = {"Content-Type": "application/x-safetensors"}
 JSON = {"Content-Type": "application/json"}
-
-# Sums of matrix products may depend on the number of threads; answers are compared bit by bit.
-torch.set_num_threads(THREADS)
 
 
 def make_sampler(seed: int = 0, **config: Any) -> ADAR:
