@@ -67,7 +67,7 @@ class Catalogue(nn.Module):
     """Generates, for each (user, positive), negatives from the items that it holds.
 
     It does not know what a user has taken: with 32 candidates of 12,000 items and a history of 8,
-    about one negative in 50 is in it. `Generated.items` says which items they are.
+    up to one negative in 50 is in it. `Generated.items` says which items they are.
 
     Args:
         config: sizes and rule.
