@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core.errors import ConfigError
-from core.samplers import METHODS, ADARConfig
+from core.samplers import METHODS, ADARConfig, Catalogue
 from core.transition import Transition
 
 NO_METHOD = "none"
+UNIFORM = "uniform"  # the negatives of a loss whose method brings no items
 _AT_LEAST_1 = (
     "epochs",
     "batch_size",
@@ -27,7 +28,8 @@ class TrainConfig:
     Attributes:
         encoder: a name in `trainer.encoders.ENCODERS`.
         split: how a data set that comes as one file is split; a name in `trainer.split.SPLITS`.
-        negatives: the baseline sampler of e_j; a name in `trainer.sampling.PICKERS`.
+        negatives: the baseline sampler of e_j; a name in `trainer.sampling.PICKERS`. Catalogue,
+            whose e_d is an item, has no e_j in its loss and leaves it at uniform.
         candidates: M, of the samplers and of the method that choose among candidates.
         draws: k, generated negatives a row, each of M candidates of its own; of catalogue.
         ahns_alpha: of the sampler `ahns`; see `trainer.sampling.AHNS`.
@@ -70,7 +72,7 @@ class TrainConfig:
 
     encoder: str = "lightgcn"
     split: str = "random"
-    negatives: str = "uniform"
+    negatives: str = UNIFORM
     candidates: int = 16
     draws: int = 4
     ahns_alpha: float = 1.0
@@ -114,6 +116,11 @@ class TrainConfig:
         known = (NO_METHOD, *METHODS)
         if self.method not in known:
             raise ConfigError(f"method = {self.method!r}; known: {', '.join(known)}")
+        if self.method == Catalogue.method and self.negatives != UNIFORM:
+            raise ConfigError(
+                f"negatives = {self.negatives!r} with method catalogue, which chooses the items of "
+                f"its loss itself; leave negatives at {UNIFORM}, or take another method"
+            )
         if not 0 <= self.weight <= 1:
             raise ConfigError(f"weight = {self.weight}; lambda of Eq. 12 lies in [0, 1]")
         for name in _AT_LEAST_1:

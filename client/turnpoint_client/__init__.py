@@ -38,7 +38,7 @@ from .errors import (
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
-from .results import Distribution, Model, ModelVersion, Negatives
+from .results import Distribution, Items, Model, ModelVersion, Negatives
 
 __all__ = [
     "AsyncClient",
@@ -51,6 +51,7 @@ __all__ = [
     "Distribution",
     "EmptyBatchError",
     "InvalidInputError",
+    "Items",
     "MalformedError",
     "Model",
     "ModelVersion",

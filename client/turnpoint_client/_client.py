@@ -171,6 +171,7 @@ class Client(_Base[httpx.BaseTransport, None]):
             (sleep or self._sleep)(pause)
 
     negatives = _blocking(Wire.negatives)
+    items = _blocking(Wire.items)
     distribution = _blocking(Wire.distribution)
     models = _blocking(Wire.models)
     model = _blocking(Wire.model)
@@ -222,6 +223,7 @@ class AsyncClient(_Base[httpx.AsyncBaseTransport, Awaitable[None]]):
             await self._sleep(pause)
 
     negatives = _awaited(Wire.negatives)
+    items = _awaited(Wire.items)
     distribution = _awaited(Wire.distribution)
     models = _awaited(Wire.models)
     model = _awaited(Wire.model)

@@ -14,7 +14,7 @@ from ._formats import MEDIA_TYPES, Body, encode
 from ._options import SCALARS, Options, extras, format_of, pair, seconds, text, wanted_of, whole
 from ._reply import Reply
 from .errors import InvalidInputError, ProtocolError
-from .results import Distribution, Model, Negatives
+from .results import Distribution, Items, Model, Negatives
 
 T = TypeVar("T")
 
@@ -142,12 +142,37 @@ class Wire:
         wanted = wanted_of(returns or (("negatives",) if raw else ("negatives", "transition")))
         if "negatives" not in wanted:
             raise InvalidInputError(
-                f"returns is {wanted}, without 'negatives'; for their law alone call distribution()"
+                f"returns is {wanted}, without 'negatives'; "
+                "for their law alone call distribution(), for their items alone items()"
             )
-        n = whole("n", n)
-        if n < 1:
-            raise InvalidInputError(f"n is {n}; pass at least 1")
-        return self._batch(users, positives, {"n": n, "returns": wanted}, options, Negatives)
+        scalars = {"n": _count(n), "returns": wanted}
+        return self._batch(users, positives, scalars, options, Negatives)
+
+    def items(
+        self, users: A, positives: A, *, n: int = 1, **options: Unpack[Options]
+    ) -> Call[Items[A]]:
+        """Asks which items of the model's catalogue the negatives are, without their vectors.
+
+        For whoever has the item table: the vectors would be 4 d bytes each, an item is 8.
+
+        Args:
+            users: [B, d] user or sequence embeddings, numpy or torch; sent as float32.
+            positives: [B, d] embeddings of the positive items, of the same kind.
+            n: negatives per row.
+            **options: see `Options`.
+
+        Returns:
+            The items that `negatives` with the same seed would name, of the kind that came in.
+
+        Raises:
+            InvalidInputError: an argument that cannot work; nothing was sent.
+            OutOfRangeError: the model has no catalogue.
+            ProblemError: the service refused; its subclasses say why.
+            TransportError: no answer came, after all retries.
+            ProtocolError: the answer does not fit the contract.
+        """
+        scalars = {"n": _count(n), "returns": ["items"]}
+        return self._batch(users, positives, scalars, options, Items)
 
     def distribution(
         self, users: A, positives: A, **options: Unpack[Options]
@@ -237,6 +262,13 @@ class Wire:
             media_type=media_type,
             deadline=deadline,
         )
+
+
+def _count(n: Any) -> int:
+    found = whole("n", n)
+    if found < 1:
+        raise InvalidInputError(f"n is {found}; pass at least 1")
+    return found
 
 
 def _service(url: str) -> httpx.URL:

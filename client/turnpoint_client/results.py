@@ -52,6 +52,17 @@ class Negatives(_Answer[A]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Items(_Answer[A]):
+    """Which items the negatives of a batch are.
+
+    Attributes:
+        items: [B, n] int64, rows of the item table that `version` was published with.
+    """
+
+    items: A = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Distribution(_Answer[A]):
     """The law of each row's negatives, N(mean, diag(std^2)), to draw from as often as wanted.
 

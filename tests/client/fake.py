@@ -16,6 +16,7 @@ OCTETS = "application/octet-stream"
 SAFETENSORS = "application/x-safetensors"
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+INTEGERS = ("transition", "items")
 
 Row = list[float]
 
@@ -200,6 +201,8 @@ class Fake:
                     [math.fsum(u * e for u, e in zip(user, one, strict=True)) for one in drawn]
                     for user, drawn in zip(users, negatives, strict=True)
                 ]
+            elif name == "items":
+                values["items"] = [[j + 3 * row for j in range(n)] for row in range(len(users))]
             else:
                 values[name] = negatives if name == "negatives" else list(range(len(users)))
         told = {
@@ -221,7 +224,7 @@ class Fake:
             headers["x-negatives-shape"] = ",".join(map(str, shape_of(negatives)))
             headers["x-negatives-dtype"] = dtype
             return Answer(200, headers, pack(dtype, flatten(negatives)))
-        kinds = {name: "int64" if name == "transition" else dtype for name in values}
+        kinds = {name: "int64" if name in INTEGERS else dtype for name in values}
         data = {name: pack(kinds[name], flatten(value)) for name, value in values.items()}
         shapes = {name: shape_of(value) for name, value in values.items()}
         if accept == SAFETENSORS:

@@ -38,6 +38,7 @@ U = np.ones((2, 3), np.float32)
         ((U, U), {"format": "csv"}, "format is 'csv'; pass one of octet-stream"),
         ((U, U), {"returns": ("negatives", "score")}, "returns has 'score'; known are"),
         ((U, U), {"returns": "transition"}, "call distribution"),
+        ((U, U), {"returns": "items"}, r"for their items alone items\(\)"),
         ((U, U), {"threshold": [1]}, "threshold has 1 rows, users has 2"),
         ((U, U), {"threshold": 1.0}, r"threshold has shape \[\]; pass \[B\]"),
         ((U, U), {"item_features": {"text": [[1.0]]}}, "item_features.text has 1 rows"),
@@ -54,6 +55,20 @@ def test_refused(arguments: Any, options: dict[str, Any], message: str) -> None:
     outcome = both(Fake, lambda c: c.negatives(*arguments, **options))
     assert outcome.requests == []
     assert isinstance(outcome.error, ValueError)
+    with pytest.raises(InvalidInputError, match=message):
+        raise outcome.error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n is 0; pass at least 1"),
+        ({"format": "octet-stream"}, "carries no returns=\\['items'\\]"),
+    ],
+)
+def test_items_refused(options: dict[str, Any], message: str) -> None:
+    outcome = both(Fake, lambda c: c.items(U, U, **options))
+    assert outcome.requests == []
     with pytest.raises(InvalidInputError, match=message):
         raise outcome.error
 

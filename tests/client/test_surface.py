@@ -8,7 +8,7 @@ import pytest
 import turnpoint_client
 from turnpoint_client import AsyncClient, Client, Options
 
-METHODS = ["negatives", "distribution", "models", "model"]
+METHODS = ["negatives", "items", "distribution", "models", "model"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -21,7 +21,7 @@ def test_the_clients_are_twins(name: str) -> None:
 
 
 def test_every_option_is_spelled_out_and_described() -> None:
-    for method in (Client.negatives, Client.distribution):
+    for method in (Client.negatives, Client.items, Client.distribution):
         parameters = inspect.signature(method).parameters
         for name in Options.__annotations__:
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

@@ -28,6 +28,12 @@ def test_the_same_as_numpy(form: str) -> None:
         assert tensors.result.transition.dtype == torch.int64
 
 
+def test_items_are_indices_of_a_table() -> None:
+    items = both(Fake, lambda c: c.items(U, P, n=2, dtype="float16")).result.items
+    assert torch.equal(items, torch.tensor([[0, 1], [3, 4]]))
+    assert torch.arange(6)[items].shape == (2, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("returns", ["negatives", ("negatives", "transition", "distribution")])
 def test_half_precision_stays_half(dtype: torch.dtype, returns: Any) -> None:

@@ -202,6 +202,33 @@ def test_a_distribution_is_drawn_from_here() -> None:
     assert not np.array_equal(law.draw(), law.draw())
 
 
+@pytest.mark.parametrize("form", ["safetensors", "json"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_items_come_without_their_vectors(form: str, packed: bool) -> None:
+    outcome = both(
+        lambda: Fake(packed_json=packed), lambda c: c.items(U, P, n=3, format=form, seed=3)
+    )
+    (sent,) = outcome.sent
+    if form == "safetensors":
+        assert (sent.query["returns"], sent.query["n"]) == (["items"], ["3"])
+    answer = outcome.result
+    assert answer.items.dtype == np.int64
+    assert answer.items.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (answer.model, answer.version, answer.seed) == ("demo", "v2", 3)
+    assert "array" not in repr(answer)
+
+
+def test_items_that_are_no_integers_are_no_answer() -> None:
+    def floats(request: Request) -> Answer:
+        arrays = {"items": ("F32", [2, 1], bytes(8))}
+        told = {"model": "demo", "version": "v2", "seed": "7"}
+        return Answer(200, {"content-type": SAFETENSORS}, write_safetensors(arrays, told))
+
+    error = both(lambda: floats, lambda c: c.items(U, P)).error
+    assert isinstance(error, ProtocolError)
+    assert "items came as float32" in str(error)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("returns", ["negatives", ("negatives", "distribution")])
 def test_half_precision(dtype: str, returns: Any) -> None:

@@ -271,6 +271,13 @@ def test_the_client_takes_and_gives_the_same(service, samplers, method: str, twi
         if not isinstance(sampler, HasLaw):
             with pytest.raises(OutOfRangeError, match="has no distribution"):
                 client.distribution(arrays["users"], arrays["positives"], model=method)
+        asked = (arrays["users"], arrays["positives"])
+        if expected.items is None:
+            with pytest.raises(OutOfRangeError, match="has no items"):
+                client.items(*asked, model=method)
+        else:
+            named = client.items(*asked, n=N, **options)
+            assert torch.equal(named.items, expected.items)
 
 
 def in_form(arrays: dict[str, torch.Tensor], form: str) -> dict[str, Any]:

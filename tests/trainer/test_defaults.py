@@ -31,3 +31,11 @@ def test_a_methods_own_defaults_come_before_the_encoders() -> None:
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="no encoder is called 'bert'; choose one of mf, "):
         config_for("bert")
+
+
+@pytest.mark.parametrize("negatives", ["dns", "mixgcf"])
+def test_a_method_that_chooses_items_takes_no_sampler_of_them(negatives: str) -> None:
+    with pytest.raises(ConfigError, match=f"negatives = '{negatives}' with method catalogue"):
+        config_for("lightgcn", method="catalogue", negatives=negatives)
+    assert config_for("lightgcn", method="catalogue", negatives="uniform").negatives == "uniform"
+    assert config_for("lightgcn", method="adar", negatives=negatives).negatives == negatives
