@@ -19,7 +19,7 @@ from trainer.data import Interactions
 from trainer.distributed import average_gradients, from_main, total
 from trainer.encoders import Encoded, Encoder, HasAuxiliary
 from trainer.evaluate import evaluate
-from trainer.methods import Rows, make_method, make_sampler
+from trainer.methods import MethodOf, Rows, make_method, make_sampler
 from trainer.run import Diffusion, Run
 from trainer.sampling import NegativePicker
 from trainer.shards import divided
@@ -101,6 +101,7 @@ def cotrain(
     picker: NegativePicker,
     config: TrainConfig,
     watcher: Watcher | None = None,
+    method_of: MethodOf = make_method,
 ) -> Run:
     """Train until the epochs are used up or validation stops improving; the best state is kept.
 
@@ -110,13 +111,14 @@ def cotrain(
         picker: the baseline's negatives e_j.
         config: the resolved configuration.
         watcher: told of every step and epoch.
+        method_of: makes the method; for one that the configuration does not know.
 
     Returns:
         `run`; `run.restore_best()` puts the best epoch's weights in place.
     """
     watcher = watcher or Watcher()
     encoder = run.encoder
-    method = make_method(run.diffusion, interactions, config)
+    method = method_of(run.diffusion, interactions, config)
     batches = make_batches(encoder, interactions, config.batch_size, config.device)
     batches = divided(batches, run)
     while run.epoch < config.epochs and run.evaluations_since_best < config.patience:

@@ -13,7 +13,7 @@ from core.samplers import (
 from trainer.config import NO_METHOD, TrainConfig
 from trainer.data import Interactions
 from trainer.methods.adar import ADARMethod
-from trainer.methods.base import Method, Ranked, Rows
+from trainer.methods.base import Method, MethodOf, Ranked, Rows
 from trainer.methods.catalogue import CatalogueMethod
 from trainer.methods.cnsdiff import CNSDiffMethod
 from trainer.methods.dmns import DMNSMethod
@@ -21,7 +21,7 @@ from trainer.methods.gdnsm import GDNSMMethod, new_gdnsm
 from trainer.methods.plain import Plain
 from trainer.run import Diffusion
 
-__all__ = ["Method", "Ranked", "Rows", "make_method", "make_sampler"]
+__all__ = ["Method", "MethodOf", "Ranked", "Rows", "make_method", "make_sampler"]
 
 
 def make_sampler(

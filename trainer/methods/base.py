@@ -2,11 +2,11 @@
 
 A method is one small class. The loop does the rest: batches, the encoder's embeddings, a sampled
 negative e_j, the encoder's penalty and step, validation. To add one, write `objective` and `loss`,
-and name the class in `trainer.methods.make_method`.
+and name the class in `trainer.methods.make_method`; one of your own goes to `cotrain` as it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from trainer.batches import Batch
 from trainer.config import TrainConfig
+from trainer.data import Interactions
 from trainer.distributed import average_gradients
 from trainer.encoders import Encoded
 from trainer.run import Diffusion
@@ -85,6 +86,10 @@ class Method(Protocol):
     def loss(self, rows: Rows) -> Ranked:
         """The encoder's loss on a batch, with what the method generates for it."""
         ...
+
+
+MethodOf = Callable[[Diffusion | None, Interactions, TrainConfig], Method]
+"""Makes a method for a run: of its sampler, if it has one, the data and the configuration."""
 
 
 class Diffusing(ABC):
