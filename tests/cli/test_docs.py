@@ -53,9 +53,9 @@ def test_the_readmes_flags_exist(demonstrated):
             assert flag in told
 
 
-def test_your_own_encoder_runs(tmp_path):
-    (code,) = blocks("docs/architecture.md", "python")
-    python("-c", code, cwd=tmp_path)
+def test_your_own_encoder_and_method_run(tmp_path):
+    encoder, method = blocks("docs/architecture.md", "python")
+    python("-c", encoder + method, cwd=tmp_path)
 
 
 def test_every_setting_is_documented_as_it_is():
