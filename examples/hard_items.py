@@ -20,7 +20,7 @@ from online_loop import free_port, process, wait_for_a_model
 from remote_trainer import read, recall, split
 from torch import Tensor
 from torch.nn.functional import embedding, softplus
-from turnpoint_client import Client, Prefetcher
+from turnpoint_client import Client, ItemPrefetcher
 
 from core.checkpoint import pack
 from core.registry import Registry
@@ -76,8 +76,9 @@ def run(args, pairs: dict[str, Tensor], l2: float, client: Client | None, regist
         trainer.publish(registry, candidates)
         wait_for_a_model(client, Path(registry.address))
     for epoch in range(1, args.epochs + 1):
-        asked = {"n": args.n, "returns": ("negatives", "items"), "depth": 1}
-        stream = Prefetcher(client, trainer.batches(), **asked) if client else trainer.batches()
+        stream = trainer.batches()
+        if client is not None:
+            stream = ItemPrefetcher(client, stream, n=args.n, depth=1)
         for (u, i), answer, *_ in stream:
             versions.add(answer.version if client else None)
             optimizer.zero_grad()

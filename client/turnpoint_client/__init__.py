@@ -4,13 +4,14 @@
         answer = client.negatives(users, positives, n=8)     # numpy in, numpy out; so is torch
         answer.negatives, answer.transition, answer.version  # [B, 8, d], [B], who answered
 
-`AsyncClient` is the same, awaited. `Prefetcher` asks ahead of a training loop. What can go wrong:
-`turnpoint_client.errors`.
+`AsyncClient` is the same, awaited. `Prefetcher` and `ItemPrefetcher` ask ahead of a training loop.
+What can go wrong: `turnpoint_client.errors`.
 """
 
+from ._ahead import Batch, PrefetchStats
 from ._client import AsyncClient, Client
 from ._options import Options
-from ._prefetch import Batch, Prefetcher, PrefetchStats
+from ._prefetch import ItemPrefetcher, Prefetcher
 from ._retry import Retries, Stats
 from ._version import __version__
 from .errors import (
@@ -51,6 +52,7 @@ __all__ = [
     "Distribution",
     "EmptyBatchError",
     "InvalidInputError",
+    "ItemPrefetcher",
     "Items",
     "MalformedError",
     "Model",

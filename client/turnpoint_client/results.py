@@ -9,7 +9,7 @@ from .errors import InvalidInputError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Answer(Generic[A]):
+class Answer(Generic[A]):
     """What every answer to a batch says.
 
     Attributes:
@@ -28,7 +28,7 @@ class _Answer(Generic[A]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Negatives(_Answer[A]):
+class Negatives(Answer[A]):
     """Negatives for a batch; what was not asked for is None.
 
     Attributes:
@@ -52,7 +52,7 @@ class Negatives(_Answer[A]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Items(_Answer[A]):
+class Items(Answer[A]):
     """Which items the negatives of a batch are.
 
     Attributes:
@@ -63,7 +63,7 @@ class Items(_Answer[A]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Distribution(_Answer[A]):
+class Distribution(Answer[A]):
     """The law of each row's negatives, N(mean, diag(std^2)), to draw from as often as wanted.
 
     Attributes:

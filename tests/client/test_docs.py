@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from tests.client.fake import OCTETS, SAFETENSORS, Answer, Fake, Request, problem, write_safetensors
+from tests.client.fake import (
+    INTEGERS,
+    OCTETS,
+    SAFETENSORS,
+    Answer,
+    Fake,
+    Request,
+    problem,
+    write_safetensors,
+)
 from tests.client.loopback import asgi, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "client.md"
@@ -23,12 +32,13 @@ def zeros(request: Request) -> Answer:
         "negatives": {"negatives": [2048, n, 64]},
         "transition": {"transition": [2048]},
         "distribution": {"mean": [2048, 64], "std": [2048, 64]},
+        "items": {"items": [2048, n]},
     }
     arrays = {
         name: (
-            "I64" if name == "transition" else "F32",
+            "I64" if name in INTEGERS else "F32",
             shape,
-            bytes(int(np.prod(shape)) * (8 if name == "transition" else 4)),
+            bytes(int(np.prod(shape)) * (8 if name in INTEGERS else 4)),
         )
         for asked in request.query["returns"]
         for name, shape in shapes[asked].items()
@@ -40,7 +50,7 @@ def zeros(request: Request) -> Answer:
 
 def test_the_page_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     names: dict[str, Any] = {}
     with serving(asgi(zeros, [])) as url:
         for block in blocks:

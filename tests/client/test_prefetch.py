@@ -16,6 +16,7 @@ from turnpoint_client import (
     Client,
     ConnectError,
     InvalidInputError,
+    ItemPrefetcher,
     NonFiniteError,
     OverloadedError,
     Prefetcher,
@@ -505,6 +506,43 @@ def test_a_fallback_of_another_shape_is_said() -> None:
         Client(f"http://127.0.0.1:{silent_port()}", retries=0) as client,
         Prefetcher(client, numbered(3), n=4, fallback=local) as stream,
         pytest.raises(InvalidInputError, match=r"\[2, 1, 3\], expected \[2, 4, 3\]"),
+    ):
+        next(stream)
+
+
+# --- items ---------------------------------------------------------------------------------------
+
+
+def test_items_are_asked_for_without_their_vectors(client: Client, fake: Fake) -> None:
+    with ItemPrefetcher(client, numbered(4), n=2, seed=5) as stream:
+        for k, (payload, answer) in enumerate(stream):
+            assert payload == k
+            assert answer.items.tolist() == [[0, 1], [3, 4]]
+            assert (answer.version, answer.seed) == ("v2", 5 + k)
+    assert [asked["returns"] for asked in fake.seen] == [["items"]] * 4
+    with (
+        ItemPrefetcher(client, numbered(1), returns="negatives") as stream,  # type: ignore[call-arg]
+        pytest.raises(TypeError, match="'returns'"),
+    ):
+        next(stream)
+
+
+def test_a_fallback_may_choose_the_items() -> None:
+    def uniform(payload: int) -> Any:
+        return np.full((2, 3), payload)
+
+    with (
+        Client(f"http://127.0.0.1:{silent_port()}", retries=0) as client,
+        ItemPrefetcher(client, numbered(3), n=3, fallback=uniform, pause=60) as stream,
+    ):
+        for k, answer in stream:
+            np.testing.assert_array_equal(answer.items, uniform(k))
+            assert (answer.model, answer.version, answer.seed) == ("fallback", "fallback", -1)
+    assert stream.stats.fallbacks == 3
+    with (
+        Client(f"http://127.0.0.1:{silent_port()}", retries=0) as client,
+        ItemPrefetcher(client, numbered(3), n=4, fallback=uniform) as stream,
+        pytest.raises(InvalidInputError, match=r"\[2, 3\], expected \[2, 4\]"),
     ):
         next(stream)
 
