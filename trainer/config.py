@@ -8,7 +8,7 @@ from core.samplers import METHODS, ADARConfig, Catalogue
 from core.transition import Transition
 
 NO_METHOD = "none"
-UNIFORM = "uniform"  # the negatives of a loss whose method brings no items
+UNIFORM = "uniform"  # the sampler of e_j unless told otherwise
 _AT_LEAST_1 = (
     "epochs",
     "batch_size",
