@@ -8,6 +8,7 @@ from ._arrays import A
 from ._client import Client
 from ._options import Options
 from ._wire import Call
+from .errors import InvalidInputError
 from .results import Items, Negatives
 
 
@@ -129,4 +130,6 @@ class ItemPrefetcher(Ahead[P, A, Items[A]]):
         return (users.shape[0], self._n)
 
     def _dressed(self, made: A) -> Items[A]:
+        if "int" not in str(made.dtype):
+            raise InvalidInputError(f"the fallback made {made.dtype}; items are integers")
         return Items(model=FALLBACK, version=FALLBACK, seed=-1, items=made)

@@ -541,6 +541,12 @@ def test_a_fallback_may_choose_the_items() -> None:
     assert stream.stats.fallbacks == 3
     with (
         Client(f"http://127.0.0.1:{silent_port()}", retries=0) as client,
+        ItemPrefetcher(client, numbered(3), fallback=lambda k: local(k)[:, :, 0]) as stream,
+        pytest.raises(InvalidInputError, match="the fallback made float32; items are integers"),
+    ):
+        next(stream)
+    with (
+        Client(f"http://127.0.0.1:{silent_port()}", retries=0) as client,
         ItemPrefetcher(client, numbered(3), n=4, fallback=uniform) as stream,
         pytest.raises(InvalidInputError, match=r"\[2, 3\], expected \[2, 4\]"),
     ):

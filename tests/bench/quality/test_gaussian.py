@@ -8,8 +8,10 @@ import torch
 from scipy.stats import norm
 from torch.nn.functional import logsigmoid
 
-from bench.quality import gaussian
-from bench.quality.gaussian import EXACT, UNIFORM, VARIANTS, Altered, Parts, main, run, table
+from bench.quality.gaussian import __main__ as command
+from bench.quality.gaussian import parts as gaussian
+from bench.quality.gaussian.__main__ import UNIFORM, main, table, told, trained
+from bench.quality.gaussian.parts import EXACT, VARIANTS, Altered, Parts
 from core.chain import Law
 from core.transition import Transition
 from trainer.batches import Batch
@@ -50,17 +52,24 @@ def law() -> Law:
 
 @pytest.mark.parametrize("rule", ["score_aware", "exact"])
 def test_what_changes_nothing_is_adar(data, rule):
-    mine = run("Eq. 11 and 12", data, "mf", {**SMALL, "transition.rule": rule})
-    config = replace(config_for("mf", method="adar", **SMALL), transition=Transition(rule))
+    mine, config = trained("Eq. 11 and 12", data, "mf", {**SMALL, "transition.rule": rule})
+    assert config == replace(config_for("mf", method="adar", **SMALL), transition=Transition(rule))
     theirs = new_run(encoder_of(config, data), config, data)
     cotrain(theirs, data, picker_of(config, data), config)
-    assert mine["valid"] == theirs.best_metric
-    assert mine["config"] == config.as_dict()
+    assert mine.history == theirs.history
+    for one, other in (
+        (mine.encoder, theirs.encoder),
+        (mine.diffusion.sampler, theirs.diffusion.sampler),
+    ):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+    other, _ = trained("calibrated", data, "mf", {**SMALL})
+    assert not torch.equal(mine.encoder.tables()[0], other.encoder.tables()[0])
 
 
 def test_every_variant_trains(data):
     names = [UNIFORM, *VARIANTS]
-    found = {name: run(name, data, "mf", SMALL) for name in names}
+    found = {name: told(*trained(name, data, "mf", SMALL)) for name in names}
     assert found[UNIFORM]["t*"] is None
     assert all(0 <= row["t*"] <= 10 for name, row in found.items() if name != UNIFORM)
     assert table(found).count("\n") == len(names) + 1
@@ -146,9 +155,23 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     assert list(kept) == [UNIFORM, "calibrated"]
-    monkeypatch.setattr(gaussian, "run", None)
+    monkeypatch.setattr(command, "trained", None)
     capsys.readouterr()
     main([*arguments, str(tmp_path)])
     assert table(kept) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Eq. 99", "--set", "generated"], "no variant is called Eq. 99"),
+        (["--set", "books"], "invalid choice: 'books'"),
+        (["--set", "beauty"], "beauty is read from amazon/beauty.txt: name its folder"),
+        (["--set", "generated", "--encoder", "bert"], "no encoder is called 'bert'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments, message, monkeypatch, capsys):
+    monkeypatch.delenv("TURNPOINT_DATA", raising=False)
     with pytest.raises(SystemExit):
-        main(["Eq. 99", "--set", "generated"])
+        main(arguments)
+    assert message in capsys.readouterr().err
