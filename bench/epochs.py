@@ -20,7 +20,7 @@ from cli.threads import use_threads
 from trainer.cotrain import cotrain, new_run
 from trainer.data import load
 from trainer.defaults import config_for
-from trainer.encoders import make
+from trainer.pipeline import encoder_of
 from trainer.run import Run
 from trainer.sampling import make_picker
 
@@ -44,8 +44,7 @@ def main() -> None:
         "adar moment": replace(plain, method="adar", denoiser="moment"),
     }
     runs: dict[str, Run] = {
-        name: new_run(make(args.encoder, data, config.dim, 0, dropout=config.dropout), config)
-        for name, config in configs.items()
+        name: new_run(encoder_of(config, data), config) for name, config in configs.items()
     }
     for epoch in range(args.rounds):
         names = list(configs)

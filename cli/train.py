@@ -107,6 +107,12 @@ def train(
     dropout: Annotated[
         float | None, typer.Option(help="0 to below 1, where there is any; default: the encoder's")
     ] = None,
+    cl4srec_contrast: Annotated[
+        float, typer.Option(help="weight of cl4srec's contrastive loss")
+    ] = 0.1,
+    cl4srec_temperature: Annotated[
+        float, typer.Option(help="of that loss's softmax, above 0")
+    ] = 1.0,
     learning_rate: Annotated[
         float | None, typer.Option(help="Adam's, of the encoder; default: the encoder's")
     ] = None,
@@ -207,6 +213,8 @@ def train(
         batch_size=batch_size,
         max_length=max_length,
         dropout=dropout,
+        cl4srec_contrast=cl4srec_contrast,
+        cl4srec_temperature=cl4srec_temperature,
         learning_rate=learning_rate,
         diffusion_learning_rate=diffusion_learning_rate,
         l2=l2,

@@ -49,6 +49,8 @@ class TrainConfig:
         batch_size: pairs per step; sequences per step for an encoder of sequences.
         max_length: the longest sequence.
         dropout: in [0, 1), of the encoders that have one.
+        cl4srec_contrast: weight of the contrastive loss of cl4srec.
+        cl4srec_temperature: of that loss's softmax.
         learning_rate: Adam's, of the encoder.
         diffusion_learning_rate: Adam's, of the diffusion model.
         l2: weight of the encoder's penalty.
@@ -92,6 +94,8 @@ class TrainConfig:
     batch_size: int = 2048
     max_length: int = 50
     dropout: float = 0.0
+    cl4srec_contrast: float = 0.1
+    cl4srec_temperature: float = 1.0
     learning_rate: float = 3e-3
     diffusion_learning_rate: float = 1e-3
     l2: float = 1e-3

@@ -18,7 +18,7 @@ from trainer.config import NO_METHOD, TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
 from trainer.distributed import is_main
-from trainer.encoders import Encoder, make
+from trainer.encoders import Encoder, Options, make
 from trainer.evaluate import evaluate
 from trainer.publish import FAILED, PUBLISHED, REFUSED, publish
 from trainer.report import make_report
@@ -186,14 +186,10 @@ def sampler_of(run: Run, config: TrainConfig) -> Sampler:
 
 def encoder_of(config: TrainConfig, interactions: Interactions) -> Encoder:
     """The configured encoder, untrained."""
-    return make(
-        config.encoder,
-        interactions,
-        config.dim,
-        config.seed,
-        dropout=config.dropout,
-        max_length=config.max_length,
+    options = Options(
+        config.dropout, config.max_length, config.cl4srec_contrast, config.cl4srec_temperature
     )
+    return make(config.encoder, interactions, config.dim, config.seed, options)
 
 
 def picker_of(config: TrainConfig, interactions: Interactions) -> NegativePicker:

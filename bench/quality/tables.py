@@ -109,11 +109,13 @@ def converged(encoder: str, base: float, ours: float, dns: float) -> list[Cell]:
     ]  # fmt: skip
 
 
-def sweep(method: str, settings: Settings, field: str, values: tuple[Any, ...]) -> list[Cell]:
-    """One field of a method over LightGCN, all else at its default."""
-    common = {"epochs": EPOCHS["lightgcn"], **LARGE, **settings}
+def sweep(
+    name: str, settings: Settings, field: str, values: tuple[Any, ...], encoder: str = "lightgcn"
+) -> list[Cell]:
+    """One field over an encoder, all else at its default."""
+    common = {"epochs": EPOCHS[encoder], **BATCHES.get(encoder, {}), **settings}
     return [
-        Cell(f"{method}:{field}={value}", "beauty", "lightgcn", {**common, field: value})
+        Cell(f"{name}:{field}={value}", "beauty", encoder, {**common, field: value})
         for value in values
     ]
 
@@ -208,6 +210,7 @@ TABLES: dict[str, list[Cell]] = {
         *sweep("ours", OURS_TUNED, "candidates", (2, 8, 32, 128)),
         *sweep("ours", OURS_TUNED, "draws", (1, 2, 4, 8)),
         *sweep("ours", OURS_TUNED, "transition.hardness", (0.0, 0.25, 0.5, 0.75)),
+        *sweep("uniform", {}, "cl4srec_contrast", (0.01, 0.03, 0.1), "cl4srec"),
     ],
     "yelp2018": shifted(),
     "tiktok": [

@@ -13,7 +13,7 @@ from trainer import synthetic
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
-from trainer.encoders import ENCODERS, Encoded, Encoder, make
+from trainer.encoders import ENCODERS, Encoded, Encoder, Options, make
 from trainer.evaluate import evaluate
 from trainer.run import STATE_FILE, Run
 from trainer.sampling import PICKERS, UniformNegatives, make_picker
@@ -48,7 +48,7 @@ def run_of(data: Interactions, config: TrainConfig, watcher: Watcher | None = No
 
 
 def encoder_of(data: Interactions, config: TrainConfig, seed: int = 0) -> Encoder:
-    return make(config.encoder, data, config.dim, seed, dropout=config.dropout)
+    return make(config.encoder, data, config.dim, seed, Options(config.dropout))
 
 
 def same_weights(a: Run, b: Run) -> bool:

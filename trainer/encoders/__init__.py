@@ -1,6 +1,7 @@
 """Encoders by name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -29,47 +30,58 @@ __all__ = [
     "HasAuxiliary",
     "LightGCN",
     "MultiModalLightGCN",
+    "Options",
     "ReadsSequences",
     "SASRec",
     "make",
 ]
 
-Maker = Callable[[Interactions, int, float, int, torch.Generator], Encoder]
+
+@dataclass(frozen=True)
+class Options:
+    """What some encoders have beside d.
+
+    Attributes:
+        dropout: in [0, 1), of the encoders that have one.
+        max_length: the longest sequence, of the encoders that read them.
+        contrast: weight of the contrastive loss, of CL4SRec.
+        temperature: of that loss's softmax.
+    """
+
+    dropout: float = 0.0
+    max_length: int = 50
+    contrast: float = 0.1
+    temperature: float = 1.0
+
+
+PLAIN = Options()
+
+Maker = Callable[[Interactions, int, Options, torch.Generator], Encoder]
 
 ENCODERS: dict[str, Maker] = {
-    "mf": lambda data, dim, _dropout, _length, rng: MF(
-        data.num_users, data.num_items, dim, generator=rng
-    ),
-    "lightgcn": lambda data, dim, _dropout, _length, rng: LightGCN(
+    "mf": lambda data, dim, _, rng: MF(data.num_users, data.num_items, dim, generator=rng),
+    "lightgcn": lambda data, dim, _, rng: LightGCN(
         data.train, data.num_users, data.num_items, dim, generator=rng
     ),
-    "ngcf": lambda data, dim, dropout, _length, rng: NGCF(
-        data.train, data.num_users, data.num_items, dim, message_dropout=dropout, generator=rng
+    "ngcf": lambda data, dim, has, rng: NGCF(
+        data.train, data.num_users, data.num_items, dim, message_dropout=has.dropout, generator=rng
     ),
-    "vbpr": lambda data, dim, _dropout, _length, rng: VBPR(data, dim, generator=rng),
-    "mmlightgcn": lambda data, dim, _dropout, _length, rng: MultiModalLightGCN(
-        data, dim, generator=rng
+    "vbpr": lambda data, dim, _, rng: VBPR(data, dim, generator=rng),
+    "mmlightgcn": lambda data, dim, _, rng: MultiModalLightGCN(data, dim, generator=rng),
+    "gru4rec": lambda data, dim, has, rng: GRU4Rec(
+        data, dim, has.max_length, has.dropout, generator=rng
     ),
-    "gru4rec": lambda data, dim, dropout, length, rng: GRU4Rec(
-        data, dim, length, dropout, generator=rng
+    "sasrec": lambda data, dim, has, rng: SASRec(
+        data, dim, has.max_length, has.dropout, generator=rng
     ),
-    "sasrec": lambda data, dim, dropout, length, rng: SASRec(
-        data, dim, length, dropout, generator=rng
-    ),
-    "cl4srec": lambda data, dim, dropout, length, rng: CL4SRec(
-        data, dim, length, dropout, generator=rng
+    "cl4srec": lambda data, dim, has, rng: CL4SRec(
+        data, dim, has.max_length, has.dropout, has.contrast, has.temperature, generator=rng
     ),
 }
 
 
 def make(
-    name: str,
-    interactions: Interactions,
-    dim: int,
-    seed: int,
-    *,
-    dropout: float = 0.0,
-    max_length: int = 50,
+    name: str, interactions: Interactions, dim: int, seed: int, options: Options = PLAIN
 ) -> Encoder:
     """The encoder of that name, its first values drawn from `seed`.
 
@@ -79,8 +91,7 @@ def make(
             features of items.
         dim: d >= 1.
         seed: seeds the first values.
-        dropout: in [0, 1), of the encoders that have one.
-        max_length: the longest sequence, of the encoders that read them.
+        options: what some encoders have beside d.
 
     Returns:
         the encoder, float32, on the CPU.
@@ -95,4 +106,4 @@ def make(
         return from_entry_point(name, interactions, dim, generator)
     if name not in ENCODERS:
         raise ConfigError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}")
-    return ENCODERS[name](interactions, dim, dropout, max_length, generator)
+    return ENCODERS[name](interactions, dim, options, generator)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from core.errors import ConfigError
 from trainer import augment
 from trainer.data import Interactions
 from trainer.encoders.lookup import rows_of
@@ -25,6 +26,9 @@ class CL4SRec(SASRec):
         contrast: weight of the contrastive loss (the paper's lambda).
         temperature: of its softmax.
         generator: draws the first values; the global one where none is given.
+
+    Raises:
+        ConfigError: contrast < 0, temperature <= 0, or see `SASRec`.
     """
 
     extra_items = 1  # the mask
@@ -40,6 +44,10 @@ class CL4SRec(SASRec):
         *,
         generator: torch.Generator | None = None,
     ) -> None:
+        if contrast < 0 or temperature <= 0:
+            raise ConfigError(
+                f"contrast = {contrast}, temperature = {temperature}; at least 0, and above 0"
+            )
         super().__init__(interactions, dim, max_length, dropout, generator=generator)
         self.contrast = contrast
         self.temperature = temperature

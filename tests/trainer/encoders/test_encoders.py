@@ -8,7 +8,7 @@ from tests.trainer.encoders.six import DIM, M, U
 from trainer.batches import Batch, make_batches
 from trainer.data import Interactions
 from trainer.defaults import DEFAULTS
-from trainer.encoders import ENCODERS, Encoder, HasAuxiliary, ReadsSequences, make
+from trainer.encoders import ENCODERS, Encoder, HasAuxiliary, Options, ReadsSequences, make
 
 OF_PAIRS = ("mf", "lightgcn", "ngcf", "vbpr", "mmlightgcn")
 
@@ -83,7 +83,7 @@ def test_a_seed_fixes_the_first_values_and_a_state_brings_them_back(
 
 @pytest.mark.parametrize("name", ["ngcf", "gru4rec", "sasrec", "cl4srec"])
 def test_dropout_is_for_training_alone(name: str, data: Interactions) -> None:
-    encoder = make(name, data, DIM, seed=0, dropout=0.5)
+    encoder = make(name, data, DIM, 0, Options(dropout=0.5))
     contexts = whole_batch(encoder, data).contexts
     encoder.eval()
     assert torch.equal(encoder.encode(contexts).users, encoder.encode(contexts).users)
@@ -106,8 +106,10 @@ def test_first_values_are_of_xaviers_variance(data: Interactions) -> None:
         ("ngcf", {"dim": 6}, "dim = 6; NGCF puts 4 layers"),
         ("sasrec", {"dropout": 1.0}, "dropout = 1.0"),
         ("gru4rec", {"max_length": 0}, "max_length = 0"),
+        ("cl4srec", {"contrast": -0.1}, "contrast = -0.1"),
+        ("cl4srec", {"temperature": 0.0}, "temperature = 0.0"),
     ],
 )
 def test_what_cannot_be_made_is_refused(name, settings, message, data: Interactions) -> None:
     with pytest.raises(ConfigError, match=message):
-        make(name, data, settings.pop("dim", DIM), seed=0, **settings)
+        make(name, data, settings.pop("dim", DIM), 0, Options(**settings))

@@ -12,7 +12,7 @@ from trainer.batches import SequenceBatches
 from trainer.cotrain import cotrain, new_run
 from trainer.data import Interactions, load
 from trainer.defaults import config_for
-from trainer.encoders import make
+from trainer.encoders import Options, make
 from trainer.evaluate import evaluate
 from trainer.sampling import make_picker
 from trainer.sequences import WIDTHS, Sequences
@@ -177,7 +177,7 @@ def test_what_follows_from_the_order_is_learnt(name, rule) -> None:
     torch.set_num_threads(1)
     config = config_for(name, dim=16, epochs=30, learning_rate=1e-2, batch_size=64, dropout=0.1)
     config = replace(config, eval_every=30)
-    run = new_run(make(name, rule, 16, seed=0, dropout=0.1), config)
+    run = new_run(make(name, rule, 16, 0, Options(dropout=0.1)), config)
     cotrain(run, rule, make_picker("uniform", rule), config)
     ndcg = evaluate(*run.encoder.eval().tables("test"), rule, "test")["ndcg@10"]
     if name == "mf":  # the control: it knows who walks where, but not which way (0.64)

@@ -16,7 +16,7 @@ from tests.trainer.test_cotrain import data as plain_data  # noqa: F401
 from trainer.config import TrainConfig
 from trainer.cotrain import Watcher, cotrain, new_run
 from trainer.data import Interactions
-from trainer.encoders import make
+from trainer.encoders import Options, make
 from trainer.pipeline import Outputs, train
 from trainer.run import Run
 from trainer.sampling import make_picker
@@ -60,7 +60,7 @@ def config_of(case: str, **changes) -> TrainConfig:
 
 
 def start(data: Interactions, config: TrainConfig, seed: int = 0) -> Run:
-    encoder = make(config.encoder, data, config.dim, seed, dropout=config.dropout)
+    encoder = make(config.encoder, data, config.dim, seed, Options(config.dropout))
     return new_run(encoder, config, data)
 
 
