@@ -4,6 +4,7 @@
 <to>/quality.md                  links to them, between its two markers
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.quality.tables import TABLES
 from bench.serving.report import table
 
 BEGIN, END = "<!-- tables: written by bench.quality report -->", "<!-- end of tables -->"
+RAN = re.compile("what had been run: (.*?)\\. The words")  # of a page's first sentence
 EDGE = "°"
 REPORTED = tuple(name for name in TABLES if name != "smoke")  # its figures mean nothing
 
@@ -41,7 +43,7 @@ def write(store: Store, to: Path, names: Sequence[str] = REPORTED) -> str:
             path.write_text(page(name, lines, pictures, before))
         if path.exists():
             written.append(f"[{name}](quality/{name}.md): {known(lines, before)}")
-    index(to / "quality.md", written)
+    index(to / "quality.md", folder)
     return "\n".join(written) or "no results there yet"
 
 
@@ -226,13 +228,21 @@ def drifts(lines: Sequence[Line], before: Earlier) -> list[str]:
     return ["Run under defaults that have changed since:", "\n".join(found)] if found else []
 
 
-def index(page_of_words: Path, written: Sequence[str]) -> None:
-    """Put the links between the markers of `quality.md`, where there is such a page."""
+def index(page_of_words: Path, folder: Path) -> None:
+    """Put links to all pages between the markers of `quality.md`, where there is such a page."""
     if not page_of_words.exists():
         return
     text = page_of_words.read_text()
     before, after = text.index(BEGIN) + len(BEGIN), text.index(END)
-    links = "\n".join(f"* {line}" for line in written) or "Nothing has been run yet."
+    pages = {name: folder / f"{name}.md" for name in TABLES}
+    links = (
+        "\n".join(
+            f"* [{name}](quality/{name}.md): {told[1]}"
+            for name, path in pages.items()
+            if path.exists() and (told := RAN.search(path.read_text()))
+        )
+        or "Nothing has been run yet."
+    )
     page_of_words.write_text(f"{text[:before]}\n\n{links}\n\n{text[after:]}")
 
 

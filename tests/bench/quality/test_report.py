@@ -102,6 +102,16 @@ def test_what_is_missing_is_a_dash(cells, do, to, tmp_path):
         assert all(f"![{name}]({name})" in page for name in drawn)
 
 
+def test_a_page_that_is_not_written_now_keeps_its_link(cells, do, to, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    do(cells[:1], out)
+    monkeypatch.setattr(report, "TABLES", {"first": cells, "small": cells})
+    write(Store(out), to, ["first"])
+    write(Store(out), to, ["small"])
+    words = (to / "quality.md").read_text()
+    assert all(f"* [{name}](quality/{name}.md): 1 of 4 cells" in words for name in report.TABLES)
+
+
 def test_a_default_that_changed_since_is_told(cells, do, to, tmp_path):
     out = tmp_path / "out"
     do(cells[:2], out)
