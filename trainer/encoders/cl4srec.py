@@ -44,7 +44,7 @@ class CL4SRec(SASRec):
         *,
         generator: torch.Generator | None = None,
     ) -> None:
-        if contrast < 0 or temperature <= 0:
+        if not contrast >= 0 or not temperature > 0:
             raise ConfigError(
                 f"contrast = {contrast}, temperature = {temperature}; at least 0, and above 0"
             )

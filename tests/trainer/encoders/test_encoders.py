@@ -108,6 +108,7 @@ def test_first_values_are_of_xaviers_variance(data: Interactions) -> None:
         ("gru4rec", {"max_length": 0}, "max_length = 0"),
         ("cl4srec", {"contrast": -0.1}, "contrast = -0.1"),
         ("cl4srec", {"temperature": 0.0}, "temperature = 0.0"),
+        ("cl4srec", {"temperature": float("nan")}, "temperature = nan"),
     ],
 )
 def test_what_cannot_be_made_is_refused(name, settings, message, data: Interactions) -> None:
